@@ -1,0 +1,76 @@
+"""Checks of values (ids, positions, finiteness). They run on the host, never inside compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from griffin_core.config import GriffinConfig
+from griffin_core.errors import CheckpointError, InputError
+from griffin_core.rotary import MAX_POSITION
+from griffin_core.shapes import Array
+
+PAD = -1
+"""Position of padding: it changes no state, is attended by nobody, and its output is 0."""
+
+
+def check_tokens(config: GriffinConfig, tokens: Array, positions: Array | None = None) -> None:
+    """Refuse tokens that are not integer [b t] ids of the vocabulary (padding may hold any value).
+
+    Raises:
+        InputError: naming the first bad id and where it stands.
+    """
+    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
+        raise InputError(f"tokens are {tokens.dtype} of shape {tokens.shape}; expected integers [batch, time]")
+    bad = (tokens < 0) | (tokens >= config.vocab_size)
+    if positions is not None:
+        bad &= positions != PAD
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(
+            f"token id {tokens[row, column]} at row {row}, column {column} is outside the vocabulary "
+            f"0..{config.vocab_size - 1}; use the checkpoint's own tokenizer"
+        )
+
+
+def check_positions(positions: Array, shape: tuple[int, ...], start: Array | None = None) -> None:
+    """Refuse positions that do not step by 1 inside a document (0 starts one, -1 is padding).
+
+    Args:
+        positions: integer [b t].
+        shape: the shape of the tokens they belong to.
+        start: [b] positions at which each row's first document may continue, or None for a fresh state.
+
+    Raises:
+        InputError: naming the first bad position and what could have stood there.
+    """
+    if positions.shape != tuple(shape) or positions.dtype.kind not in "iu":
+        raise InputError(f"positions are {positions.dtype} of shape {positions.shape}; expected integers {tuple(shape)}")
+    for row, values in enumerate(positions):
+        real = values[values != PAD]
+        expected = np.empty(len(real), np.int64)
+        if len(real):
+            expected[0] = 0 if start is None else start[row]
+            expected[1:] = real[:-1].astype(np.int64) + 1
+        bad = (real != 0) & (real != expected)
+        if bad.any():
+            index = int(np.argmax(bad))
+            raise InputError(
+                f"position {real[index]} in row {row} (token {index} of the row, padding not counted); expected "
+                f"{expected[index]} to continue the document, 0 to start one, or -1 for padding"
+            )
+        if len(real) and real.max() >= MAX_POSITION:
+            raise InputError(f"position {real.max()} in row {row}; positions must stay below {MAX_POSITION}")
+
+
+def check_finite(params: Mapping[str, Array]) -> None:
+    """Refuse weights with NaN or infinity.
+
+    Raises:
+        CheckpointError: naming the first such parameter and how many of its values are not finite.
+    """
+    for name, value in params.items():
+        finite = np.isfinite(value.astype(np.float32, copy=False)) if value.dtype.itemsize == 2 else np.isfinite(value)
+        if not finite.all():
+            raise CheckpointError(f"weight {name} has {int((~finite).sum())} values that are NaN or infinite")

@@ -1,0 +1,56 @@
+"""Every environment variable the library reads. Nothing else touches ``os.environ``.
+
+Variables are read when they are needed, never at import, and parsed strictly.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from griffin_core.errors import ConfigError, nearest
+
+PREFIX = "GRIFFIN_"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its name, legal values (empty: any), default and meaning."""
+
+    name: str
+    values: tuple[str, ...]
+    default: str | None
+    meaning: str
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable("GRIFFIN_BACKEND", (), None, "backend to use; unset: the first installed of torch, jax, keras, numpy"),
+    Variable("GRIFFIN_KERNEL", (), "auto", "kernel to use for the recurrent operations; a named kernel never falls back"),
+    Variable("GRIFFIN_TEST_BACKENDS", (), None, "comma list of the backends that the tests judge; unset: all that load"),
+    Variable("GRIFFIN_TEST_PROFILE", ("quick", "ci", "thorough"), "quick", "how many cases the property tests draw"),
+)
+_BY_NAME = {variable.name: variable for variable in VARIABLES}
+
+
+def read(name: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """The value of one variable, or its default when it is unset or empty.
+
+    Raises:
+        ConfigError: the value is not one of the variable's legal values.
+    """
+    environ = os.environ if environ is None else environ
+    variable = _BY_NAME[name]
+    value = environ.get(name, "").strip() or variable.default
+    if value is not None and variable.values and value not in variable.values:
+        raise ConfigError(f"{name}={value!r} is not understood; {nearest(value, variable.values)}")
+    return value
+
+
+def warn_unknown(environ: Mapping[str, str] | None = None) -> None:
+    """Warn about variables that start with ``GRIFFIN_`` and are not in the table (typing slips)."""
+    environ = os.environ if environ is None else environ
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in _BY_NAME:
+            warnings.warn(f"{name} is set but not read by griffin-core; {nearest(name, _BY_NAME)}", stacklevel=2)

@@ -1,0 +1,1 @@
+"""Names, shapes and roles of parameters and of decode states."""

@@ -1,0 +1,115 @@
+"""What a backend exports. The numpy backend is the protocol: a test compares every backend's signatures to it.
+
+A backend is a module. ``FUNCTIONS`` must all be there; ``CAPABILITIES`` may be missing and are then refused
+by name. ``KERNELS`` is the backend's tuple of kernel records, best first within an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from griffin_core.errors import BackendError
+
+API_VERSION = 1
+
+RECURRENT_OPS = ("linear_scan", "gated_scan", "rg_lru", "recurrent_middle")
+"""Nested: each is defined through the one before it. A kernel may stand under any of them."""
+
+CONV_OP = "conv1d"
+KERNEL_OPS = (*RECURRENT_OPS, CONV_OP)
+
+FUNCTIONS = (
+    "from_numpy",
+    "to_numpy",
+    *KERNEL_OPS,
+    "rms_norm",
+    "local_attention",
+    "init_state",
+    "hidden",
+    "logits",
+    "forward",
+    "load_params",
+    "dump_params",
+    "load_state",
+    "dump_state",
+    "take",
+    "put",
+)
+CAPABILITIES = ("vjp", "decode", "Trainer")
+"""Optional: ``vjp(f, inputs, cotangents)``, ``decode(...)``, ``Trainer(config, params, options)``."""
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """What a kernel is asked to run, as plain facts.
+
+    Attributes:
+        shapes: shape by argument name; absent arguments are left out.
+        dtypes: dtype name by argument name.
+        device: "cpu", "cuda", "tpu", ...
+        packed: whether ``starts`` is given.
+        needs_grad: whether a gradient will be asked for.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    device: str = "cpu"
+    packed: bool = False
+    needs_grad: bool = False
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An implementation of one operation.
+
+    Attributes:
+        op: a name of ``KERNEL_OPS``.
+        name: how users ask for it.
+        forward: the operation's function on the backend's arrays, positional, without ``kernel``.
+        vjp: ``vjp(*inputs, *outputs, *cotangents) -> gradients, one per input`` (None where an input is
+            absent or not differentiable); None when the framework differentiates ``forward`` itself.
+        supports: None when it can run the call, else the reason why not.
+        exact: promises bit-equality with its own single-tile run.
+    """
+
+    op: str
+    name: str
+    forward: Callable[..., Any]
+    vjp: Callable[..., Any] | None = None
+    supports: Callable[[KernelCall], str | None] = field(default=lambda call: None)
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.op not in KERNEL_OPS:
+            raise BackendError(f"kernel {self.name!r} names the operation {self.op!r}; known: {', '.join(KERNEL_OPS)}")
+        if not self.name or self.name == "auto":
+            raise BackendError(f"a kernel for {self.op} is named {self.name!r}; choose a name other than 'auto'")
+
+
+def check_backend(name: str, module: ModuleType) -> None:
+    """Refuse a backend that does not export the protocol.
+
+    Raises:
+        BackendError: listing what is missing, or naming the API version it was written for.
+    """
+    version = getattr(module, "API_VERSION", None)
+    if version != API_VERSION:
+        raise BackendError(f"backend {name!r} has API_VERSION {version!r}; this griffin-core speaks {API_VERSION}")
+    missing = [f for f in (*FUNCTIONS, "KERNELS") if not hasattr(module, f)]
+    if missing:
+        raise BackendError(f"backend {name!r} lacks {', '.join(missing)}; see docs/add-a-backend.md")
+
+
+def capability(name: str, module: ModuleType, what: str) -> Any:
+    """The optional function ``what`` of a backend.
+
+    Raises:
+        BackendError: the backend does not have it.
+    """
+    found = getattr(module, what, None)
+    if found is None:
+        raise BackendError(f"the {name} backend has no {what}; choose another with GRIFFIN_BACKEND or --backend")
+    return found
