@@ -1,0 +1,66 @@
+# Everything runs in a virtual environment that the first target builds. pip's own settings
+# (index, find-links, proxies) are honoured; constraints.txt holds the tested versions.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Processes of the test run. Each computes on one thread, so this many cores are busy.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+# Extra arguments of the last command, as in: make demo ARGS="--seconds 60"
+ARGS ?=
+
+.PHONY: help demo test prove lint docs bench clean
+
+help:
+	@echo "make demo    train a small model on real text, generate from it, verify it (under 10 minutes)"
+	@echo "make test    the tests (PYTHON=python3.12 chooses the interpreter)"
+	@echo "make prove   the long proofs: thorough properties, kills, soaks"
+	@echo "make lint    ruff and mypy"
+	@echo "make docs    the documentation, into site/"
+	@echo "make bench   timings beside bare matrix products and a copy"
+
+demo: $(VENV)/.ready
+	$(BIN)/griffin demo $(ARGS)
+
+test: $(VENV)/.ready
+	$(PYTEST) -m "not prove" $(ARGS)
+
+prove: $(VENV)/.ready
+	GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+bench: $(VENV)/.ready
+	$(BIN)/griffin bench scan
+	$(BIN)/griffin bench prefill
+	$(BIN)/griffin bench decode
+	$(BIN)/griffin bench train
+
+clean:
+	rm -rf $(VENV) build dist site runs
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
+	  "; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
+	$(PIP) install -c constraints.txt -e ".[torch,text,train,plot,test]"
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.ready
+	$(PIP) install -c constraints.txt -e ".[lint]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(PIP) install -c constraints.txt -e ".[docs]"
+	@touch $@
