@@ -15,6 +15,10 @@ _LONGEST_HELD = 8
 class StreamDecoder(Protocol):
     """Turns ids into text as they come. One decoder serves one row of a batch."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether an unfinished character is held back."""
+
     def push(self, ids: Iterable[int]) -> str:
         """The text that these further ids complete; an unfinished character is held back."""
 
@@ -27,6 +31,11 @@ class ByteStream:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def pending(self) -> bool:
+        """Whether an unfinished character is held back."""
+        return bool(self._decoder.getstate()[0])
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that these further ids complete."""
@@ -48,6 +57,11 @@ class TextStream:
         self._decode = decode
         self._shown: list[int] = []
         self._held: list[int] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether an unfinished character is held back."""
+        return bool(self._held)
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that these further ids complete."""
