@@ -1,0 +1,110 @@
+"""Decode states as values: make, exchange, gather and replace rows. Canonical form is the reference's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from griffin_core.config import GriffinConfig
+from griffin_core.errors import InputError, StateMismatch
+from griffin_core.layouts.states import POSITION, check_state, state_capacity, state_table
+from griffin_core.shapes import DTYPES, Array
+
+State = Mapping[str, Array]
+
+
+def init_state(
+    config: GriffinConfig, batch: int, capacity: int | None = None, dtype: str = "float64"
+) -> dict[str, Array]:
+    """The state before any token: zeros.
+
+    Args:
+        capacity: tokens that global attention layers can hold; they refuse more.
+        dtype: of conv, k and v; the recurrent state h is float32, or float64 with "float64".
+
+    Raises:
+        ConfigError: a global layer and no capacity, or a batch that is not positive.
+    """
+    rows = state_table(config, batch, capacity)
+    return {row.name: np.zeros(row.shape, state_dtype(row.dtype, dtype)) for row in rows}
+
+
+def state_dtype(declared: str | None, dtype: str) -> np.dtype:
+    """The dtype of one state array: what the table declares (float32 widens to float64), else ``dtype``."""
+    if declared == "int32":
+        return np.dtype(np.int32)
+    return DTYPES["float64" if dtype == "float64" else declared or dtype]
+
+
+def cast_state(config: GriffinConfig, state: State, dtype: str) -> dict[str, Array]:
+    """A copy of a canonical state with other dtypes.
+
+    Raises:
+        StateMismatch: names or shapes are not the config's.
+    """
+    shapes = {name: value.shape for name, value in state.items()}
+    check_state(config, shapes)
+    table = state_table(config, len(state[POSITION]), state_capacity(config, shapes))
+    return {row.name: np.array(state[row.name], state_dtype(row.dtype, dtype)) for row in table}
+
+
+def load_state(config: GriffinConfig, canonical: State, dtype: str = "float64") -> dict[str, Array]:
+    """The reference's state from a canonical one (a copy, checked)."""
+    if POSITION in canonical and (np.asarray(canonical[POSITION]) < 0).any():
+        raise StateMismatch(f"state has position {int(np.min(canonical[POSITION]))}; expected at least 0")
+    return zero_unwritten(cast_state(config, canonical, dtype))
+
+
+def zero_unwritten(state: dict[str, Array]) -> dict[str, Array]:
+    """Zero, in place, the cache slots that the current document has not written."""
+    for name, value in state.items():
+        if name.endswith((".k", ".v")):
+            value[np.arange(value.shape[1]) >= state[POSITION][:, None]] = 0
+    return state
+
+
+def dump_state(config: GriffinConfig, state: State) -> dict[str, Array]:
+    """The canonical form of a state: a copy, in which slots not yet written are zero."""
+    check_state(config, {name: value.shape for name, value in state.items()})
+    return zero_unwritten({name: np.array(value) for name, value in state.items()})
+
+
+def take(state: State, rows: Sequence[int]) -> dict[str, Array]:
+    """A state of the given rows (repeats allowed: beams).
+
+    Raises:
+        InputError: a row does not exist.
+    """
+    index = _rows(state, rows)
+    return {name: value[index] for name, value in state.items()}
+
+
+def put(state: State, rows: Sequence[int], other: State) -> dict[str, Array]:
+    """A copy of ``state`` in which ``rows[i]`` is row i of ``other``.
+
+    Raises:
+        InputError: a row does not exist or is named twice, or ``other`` has another number of rows.
+        StateMismatch: ``other`` has other arrays.
+    """
+    index = _rows(state, rows)
+    if len(set(index.tolist())) != len(index):
+        raise InputError(f"rows {index.tolist()} name a row twice; each can be replaced once")
+    if sorted(state) != sorted(other):
+        raise StateMismatch(f"only one of the states has {sorted(set(state) ^ set(other))}; both must be of one config")
+    out = {name: np.array(value) for name, value in state.items()}
+    for name, value in other.items():
+        expected = (len(index), *out[name].shape[1:])
+        if value.shape != expected:
+            raise InputError(f"{name} of the rows to put is {value.shape}, expected {expected}; one for each row")
+        out[name][index] = value
+    return out
+
+
+def _rows(state: State, rows: Sequence[int]) -> Array:
+    index = np.asarray(rows, dtype=np.int64).reshape(-1)
+    batch = len(state[POSITION])
+    for row in index:
+        if not 0 <= row < batch:
+            raise InputError(f"row {row} does not exist; the state has rows 0..{batch - 1}")
+    return index
