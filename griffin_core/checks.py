@@ -14,6 +14,8 @@ from griffin_core.shapes import Array
 PAD = -1
 """Position of padding: it changes no state, is attended by nobody, and its output is 0."""
 
+_BLOCK = 1 << 20
+
 
 def check_tokens(config: GriffinConfig, tokens: Array, positions: Array | None = None) -> None:
     """Refuse tokens that are not integer [b t] ids of the vocabulary (padding may hold any value).
@@ -71,6 +73,12 @@ def check_finite(params: Mapping[str, Array]) -> None:
         CheckpointError: naming the first such parameter and how many of its values are not finite.
     """
     for name, value in params.items():
-        finite = np.isfinite(value.astype(np.float32, copy=False)) if value.dtype.itemsize == 2 else np.isfinite(value)
-        if not finite.all():
-            raise CheckpointError(f"weight {name} has {int((~finite).sum())} values that are NaN or infinite")
+        bad = count_not_finite(value)
+        if bad:
+            raise CheckpointError(f"weight {name} has {bad} values that are NaN or infinite")
+
+
+def count_not_finite(value: Array) -> int:
+    """How many values are NaN or infinite; works in blocks, so that a memory-mapped array stays on disk."""
+    flat = value.reshape(-1)
+    return sum(int((~np.isfinite(flat[i : i + _BLOCK])).sum()) for i in range(0, flat.size, _BLOCK))

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: the native format, its parts, and conversion. NumPy only."""

@@ -121,11 +121,11 @@ class LibraryTokenizer:
             self._inner = tokenizers.Tokenizer.from_buffer(files[TOKENIZER_FILE])
         except ValueError as error:
             raise CheckpointError(f"{TOKENIZER_FILE} cannot be read by tokenizers: {error}") from error
-        settings = _parse(SETTINGS_FILE, files[SETTINGS_FILE]) if SETTINGS_FILE in files else {}
         self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
-        self.bos_id: int | None = self._special(settings, "bos")
-        self.eos_id: int | None = self._special(settings, "eos")
-        self.pad_id: int | None = self._special(settings, "pad")
+        ids = special_ids(files)
+        self.bos_id: int | None = ids["bos"]
+        self.eos_id: int | None = ids["eos"]
+        self.pad_id: int | None = ids["pad"]
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Ids of ``text``, nothing added; ``special=False`` reads names of special tokens as plain text."""
@@ -143,12 +143,6 @@ class LibraryTokenizer:
     def files(self) -> dict[str, bytes]:
         """The files it was made from."""
         return dict(self._files)
-
-    def _special(self, settings: Mapping[str, Any], role: str) -> int | None:
-        entry = settings.get(f"{role}_token", f"<{role}>")
-        name = entry.get("content") if isinstance(entry, dict) else entry
-        found = self._inner.token_to_id(name) if isinstance(name, str) else None
-        return None if found is None else int(found)
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
@@ -181,6 +175,25 @@ def from_files(files: Mapping[str, bytes]) -> Tokenizer | None:
             f"{SENTENCEPIECE_FILE} is not read here; put the same tokenizer's {TOKENIZER_FILE} beside it"
         )
     return None
+
+
+def special_ids(files: Mapping[str, bytes]) -> dict[str, int | None]:
+    """Ids of "bos", "eos" and "pad", read from the files alone; None where the tokenizer has none.
+
+    ``tokenizer_config.json`` names the tokens; without it they are ``<bos>``, ``<eos>`` and ``<pad>``.
+    """
+    if TOKENIZER_FILE not in files:
+        return dict.fromkeys(("bos", "eos", "pad"))
+    settings = _parse(SETTINGS_FILE, files[SETTINGS_FILE]) if SETTINGS_FILE in files else {}
+    added = _parse(TOKENIZER_FILE, files[TOKENIZER_FILE]).get("added_tokens")
+    entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
+    known = {entry.get("content"): entry.get("id") for entry in entries}
+    ids: dict[str, int | None] = {}
+    for role in ("bos", "eos", "pad"):
+        name = settings.get(f"{role}_token", f"<{role}>")
+        found = known.get(name.get("content") if isinstance(name, dict) else name)
+        ids[role] = found if isinstance(found, int) else None
+    return ids
 
 
 def read_files(directory: Path) -> dict[str, bytes]:

@@ -1,0 +1,142 @@
+"""Files and directories that appear whole or not at all, and OS errors as one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from griffin_core.errors import CheckpointError
+
+PART = ".part"
+"""Suffix of the sibling in which a directory is written before it is renamed into place."""
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+@contextlib.contextmanager
+def named_errors(what: str) -> Iterator[None]:
+    """Turn an ``OSError`` into a CheckpointError that says what could not be done, to which file, and why."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename is not None and str(error.filename) not in what else ""
+        reason = error.strerror or str(error)
+        raise CheckpointError(f"cannot {what}{where}: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file and force it to disk; permissions follow the umask."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Force a directory's entries (new names, renames) to disk."""
+    if os.name == "nt":  # a directory cannot be opened there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """A fresh sibling to fill, which takes the place of ``directory`` in one step when the block ends well.
+
+    A kill at any moment leaves the old directory or the new one. An error removes the sibling; a kill leaves
+    it behind and the next writer removes it.
+
+    Raises:
+        CheckpointError: another process is writing there, or the file system refuses.
+    """
+    part = directory.with_name(directory.name + PART)
+    with named_errors(f"write {directory}"):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir(exist_ok=True)
+    with _locked(part, directory), named_errors(f"write {directory}"):
+        try:
+            _empty(part)
+            yield part
+            sync_directory(part)
+            _move_into_place(part, directory)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(part: Path, directory: Path) -> Iterator[None]:
+    """Hold the sibling for this process; the lock ends with the process, however that ends."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    with named_errors(f"write {directory}"):
+        handle = os.open(part, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = part.exists() and os.path.samestat(os.fstat(handle), part.stat())
+        except BlockingIOError:
+            mine = False
+        if not mine:
+            raise CheckpointError(f"another process is writing {directory}; wait for it, or choose another directory")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _empty(directory: Path) -> None:
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _move_into_place(part: Path, directory: Path) -> None:
+    if not directory.exists():
+        part.rename(directory)
+    elif _exchange(part, directory):
+        shutil.rmtree(part)  # it now holds the old content
+    else:
+        _swap_in_two_steps(part, directory)
+    sync_directory(directory.parent)
+
+
+def _swap_in_two_steps(part: Path, directory: Path) -> None:
+    """Where the system cannot exchange two names: a kill in between leaves the old one as ``NAME.old``."""
+    old = directory.with_name(directory.name + ".old")
+    if old.exists():
+        shutil.rmtree(old)
+    directory.rename(old)
+    part.rename(directory)
+    shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system or the file system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
