@@ -5,7 +5,7 @@ The algorithm (order of filters, ties, generator) is ``reference/sampling.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -76,6 +76,15 @@ class SamplingRows:
             tail = history[-settings.repetition_window :] if settings.repetition_window else []
             recent[row, len(recent[row]) - len(tail) :] = tail
         return cls(settings, settings.seed + np.arange(len(histories), dtype=np.int64), recent)
+
+    def push(self, tokens: Array, active: Array | None = None) -> SamplingRows:
+        """The rows after one more token each (int [b]); rows that are not ``active`` (bool [b]) stay as they are."""
+        if not self.settings.repetition_window:
+            return self
+        recent = np.concatenate([self.recent[:, 1:], np.asarray(tokens, np.int32)[:, None]], axis=1)
+        if active is not None:
+            recent = np.where(np.asarray(active)[:, None], recent, self.recent)
+        return replace(self, recent=recent)
 
 
 def _require(name: str, value: object, legal: bool, expected: str) -> None:

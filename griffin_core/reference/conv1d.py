@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from griffin_core.checks import PAD
-from griffin_core.reference.numeric import by_sequence, default_positions, quiet, wide
+from griffin_core.reference.numeric import default_positions, quiet, wide
+from griffin_core.reference.packing import by_sequence
 from griffin_core.shapes import Array
 
 

@@ -1,4 +1,4 @@
-"""Stable elementary functions in float64, and how rows and packed sequences are walked."""
+"""Stable elementary functions in float64, and the order of tokens in padded rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from griffin_core.checks import PAD
-from griffin_core.errors import InputError
 from griffin_core.shapes import Array
 
 Tap = Callable[[str, Array], Array]
@@ -67,46 +66,3 @@ def scatter_time(x: Array, order: Array) -> Array:
     out = np.empty_like(x)
     np.put_along_axis(out, order.reshape(order.shape + (1,) * (x.ndim - 2)), x, axis=1)
     return out
-
-
-def check_starts(starts: Array, batch: int, time: int) -> None:
-    """Refuse ``starts`` that do not cut one row of ``time`` tokens into sequences.
-
-    Raises:
-        InputError: naming what is wrong.
-    """
-    if batch != 1:
-        raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
-    if starts.ndim != 1 or len(starts) < 2 or starts.dtype.kind not in "iu":
-        raise InputError(f"starts is {starts.dtype} of shape {starts.shape}; expected integers [sequences + 1]")
-    if starts[0] != 0 or starts[-1] != time or (np.diff(starts) < 0).any():
-        raise InputError(f"starts is {starts.tolist()}; expected it to rise from 0 to the row's {time} tokens")
-
-
-def by_sequence(
-    operation: Callable[..., tuple[Array, ...]],
-    starts: Array,
-    timed: tuple[Array | None, ...],
-    per_row: tuple[Array | None, ...],
-) -> tuple[Array, ...]:
-    """Run an operation on each sequence packed in one row: this is what ``starts`` means.
-
-    Args:
-        operation: called with the pieces of ``timed`` and then those of ``per_row``.
-        starts: int [n+1], where each sequence starts, and the end.
-        timed: arrays [1 t ...], cut along time.
-        per_row: arrays [n ...], cut along axis 0.
-
-    Returns:
-        The first output joined along time, the others along axis 0.
-    """
-    starts = np.asarray(starts)
-    first = next(x for x in timed if x is not None)
-    check_starts(starts, first.shape[0], first.shape[1])
-    pieces = []
-    for n in range(len(starts) - 1):
-        cut = [None if x is None else x[:, starts[n] : starts[n + 1]] for x in timed]
-        rows = [None if x is None else x[n : n + 1] for x in per_row]
-        pieces.append(operation(*cut, *rows))
-    outputs = list(zip(*pieces, strict=True))
-    return (np.concatenate(outputs[0], axis=1), *(np.concatenate(rest, axis=0) for rest in outputs[1:]))

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from griffin_core.checks import PAD
 from griffin_core.config import RG_LRU_C
 from griffin_core.reference.conv1d import conv1d
-from griffin_core.reference.numeric import Tap, by_sequence, default_positions, no_tap, quiet, sigmoid, softplus, wide
+from griffin_core.reference.numeric import Tap, default_positions, no_tap, quiet, sigmoid, softplus, wide
+from griffin_core.reference.packing import by_sequence, restarted_positions
 from griffin_core.reference.scan import decay_scan
 from griffin_core.shapes import Array
 
@@ -72,22 +73,23 @@ def gated_scan(
         )
         return pieces[0], pieces[1]
     positions = default_positions(x, fresh=h0 is None) if positions is None else positions
-    a, scan_input = scan_terms(x, gate_x, gate_a, recurrent_param, positions, tap)
+    pad = (positions == PAD)[..., None]
+    scan_input, log_a = scan_terms(x, gate_x, gate_a, recurrent_param, positions, tap)
+    a = np.where(pad, 1.0, tap("a", np.exp(log_a)))
     y, h = decay_scan(scan_input, a, h0, positions == 0)
-    return tap("h", np.where((positions == PAD)[..., None], 0.0, y)), h
+    return tap("h", np.where(pad, 0.0, y)), h
 
 
 def scan_terms(
     x: Array, gate_x: Array, gate_a: Array, recurrent_param: Array, positions: Array, tap: Tap = no_tap
 ) -> tuple[Array, Array]:
-    """(a, scan_input) float64 [b t d]: 0 and x * gate at a reset, 1 and 0 at padding."""
+    """What ``linear_scan`` is given: (input, log_a) [b t d]; (gated x, -inf) at a reset, (0, 0) at padding."""
     reset, pad = (positions == 0)[..., None], (positions == PAD)[..., None]
     recurrent_gate = tap("recurrent_gate", sigmoid(wide(gate_a)))
     log_a = tap("log_a", log_decay(recurrent_gate, recurrent_param))
     gated = tap("input_gate", sigmoid(wide(gate_x))) * wide(x)
     scan_input = np.where(pad, 0.0, np.where(reset, gated, input_multiplier(log_a) * gated))
-    a = np.where(pad, 1.0, np.where(reset, 0.0, tap("a", np.exp(log_a))))
-    return a, tap("scan_input", scan_input)
+    return tap("scan_input", scan_input), np.where(pad, 0.0, np.where(reset, -np.inf, log_a))
 
 
 def rg_lru(
@@ -133,15 +135,7 @@ def recurrent_middle(
     if positions is None:
         positions = default_positions(x, fresh=h0 is None and conv_state is None)
         if starts is not None:
-            positions = _restart(positions, starts)
+            positions = restarted_positions(positions, starts)
     z, conv_state = conv1d(x, params["conv_weight"], params["conv_bias"], conv_state, positions, starts)
     y, h = rg_lru(tap("conv", z), params, h0, positions, starts, tap)
     return y, h, conv_state
-
-
-def _restart(positions: Array, starts: Array) -> Array:
-    """Positions of one row, counted anew in each packed sequence."""
-    row = positions[0]
-    first = row[:1]
-    lengths = np.diff(np.asarray(starts))
-    return np.concatenate([np.arange(n, dtype=np.int32) + first for n in lengths] or [row])[None]

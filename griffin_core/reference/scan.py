@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from griffin_core.reference.numeric import by_sequence, quiet, wide
+from griffin_core.reference.numeric import quiet, wide
+from griffin_core.reference.packing import by_sequence
 from griffin_core.shapes import Array
 
 

@@ -8,52 +8,36 @@ import numpy as np
 
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError, StateMismatch
-from griffin_core.layouts.states import POSITION, check_state, state_capacity, state_table
-from griffin_core.shapes import DTYPES, Array
+from griffin_core.layouts.states import POSITION, check_state, state_table
+from griffin_core.shapes import Array
 
 State = Mapping[str, Array]
 
 
-def init_state(
-    config: GriffinConfig, batch: int, capacity: int | None = None, dtype: str = "float64"
-) -> dict[str, Array]:
-    """The state before any token: zeros.
+def init_state(config: GriffinConfig, batch: int, capacity: int | None = None) -> dict[str, Array]:
+    """The state before any token: zeros, float64 (position int32).
 
     Args:
         capacity: tokens that global attention layers can hold; they refuse more.
-        dtype: of conv, k and v; the recurrent state h is float32, or float64 with "float64".
 
     Raises:
         ConfigError: a global layer and no capacity, or a batch that is not positive.
     """
     rows = state_table(config, batch, capacity)
-    return {row.name: np.zeros(row.shape, state_dtype(row.dtype, dtype)) for row in rows}
+    return {row.name: np.zeros(row.shape, np.int32 if row.dtype == "int32" else np.float64) for row in rows}
 
 
-def state_dtype(declared: str | None, dtype: str) -> np.dtype:
-    """The dtype of one state array: what the table declares (float32 widens to float64), else ``dtype``."""
-    if declared == "int32":
-        return np.dtype(np.int32)
-    return DTYPES["float64" if dtype == "float64" else declared or dtype]
-
-
-def cast_state(config: GriffinConfig, state: State, dtype: str) -> dict[str, Array]:
-    """A copy of a canonical state with other dtypes.
+def load_state(config: GriffinConfig, canonical: State) -> dict[str, Array]:
+    """The reference's state from a canonical one: a checked copy in float64.
 
     Raises:
-        StateMismatch: names or shapes are not the config's.
+        StateMismatch: names or shapes are not the config's, or a position is negative.
     """
-    shapes = {name: value.shape for name, value in state.items()}
-    check_state(config, shapes)
-    table = state_table(config, len(state[POSITION]), state_capacity(config, shapes))
-    return {row.name: np.array(state[row.name], state_dtype(row.dtype, dtype)) for row in table}
-
-
-def load_state(config: GriffinConfig, canonical: State, dtype: str = "float64") -> dict[str, Array]:
-    """The reference's state from a canonical one (a copy, checked)."""
-    if POSITION in canonical and (np.asarray(canonical[POSITION]) < 0).any():
+    check_state(config, {name: value.shape for name, value in canonical.items()})
+    if (np.asarray(canonical[POSITION]) < 0).any():
         raise StateMismatch(f"state has position {int(np.min(canonical[POSITION]))}; expected at least 0")
-    return zero_unwritten(cast_state(config, canonical, dtype))
+    dtypes = {name: np.int32 if name == POSITION else np.float64 for name in canonical}
+    return zero_unwritten({name: np.array(value, dtypes[name]) for name, value in canonical.items()})
 
 
 def zero_unwritten(state: dict[str, Array]) -> dict[str, Array]:
