@@ -1,0 +1,1 @@
+"""The demonstration behind ``griffin demo``: one run of everything, and a report of it."""
