@@ -40,7 +40,8 @@ def uniform(seeds: Int[Array, " b"], positions: Int[Array, " b"]) -> Float[Array
     key = ((seeds & np.uint64(0xFFFFFFFF)).astype(np.uint32), (seeds >> np.uint64(32)).astype(np.uint32))
     counter = np.asarray(positions).astype(np.uint32)
     word, _ = threefry2x32(key, (counter, np.zeros_like(counter)))
-    return wide(word >> np.uint32(8)) * 2.0**-24
+    drawn: Array = wide(word >> np.uint32(8)) * 2.0**-24
+    return drawn
 
 
 def penalise(scores: Float[Array, " v"], recent: Int[Array, " n"], penalty: float) -> Float[Array, " v"]:
