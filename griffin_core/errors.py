@@ -31,6 +31,10 @@ class KernelNotSupported(BackendError):
     """A named kernel cannot run this call. Named kernels never fall back."""
 
 
+class NotEnoughMemory(GriffinError):
+    """What was asked for needs more memory than there is; nothing large was allocated."""
+
+
 class CheckpointError(GriffinError):
     """A checkpoint cannot be read or written."""
 
@@ -49,6 +53,10 @@ class ConformanceError(GriffinError):
     """A kernel or backend does not conform to the reference."""
 
     exit_code = 1
+
+
+class RandomWeightsWarning(UserWarning):
+    """Text is generated from weights that were never trained."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -140,7 +140,7 @@ def tensor_digest(array: Array) -> str:
     """SHA-256 over a tensor's bytes, row-major: what ``write_tensors`` reports for it."""
     digest = hashlib.sha256()
     for block in blocks(array, array.dtype.name):
-        digest.update(block.view(np.uint8))
+        digest.update(block.view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -153,11 +153,11 @@ def _write_tensor(
         if bad:
             narrowed = "" if tensor.array.dtype.name == tensor.dtype else f" in {tensor.dtype}"
             raise CheckpointError(f"weight {tensor.name} has values that are NaN or infinite{narrowed}; not written")
-        data = block.view(np.uint8)
+        data = block.view(np.uint8).data
         # Hashing releases the interpreter lock: the tensor's own hash runs beside the file's and the write.
         pending = pool.submit(own.update, data)
         whole.update(data)
-        file.write(memoryview(data))
+        file.write(data)
         pending.result()
         if progress is not None:
             progress(data.nbytes)
