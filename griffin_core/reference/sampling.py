@@ -63,7 +63,7 @@ def weights(scores: Float[Array, " v"], settings: Sampling) -> Float[Array, " v"
         reached = np.cumsum(scaled[ranking]) / scaled[ranking].sum()
         ranking = ranking[: 1 + int((reached < settings.top_p).sum())]
     kept = ranking[scaled[ranking] >= settings.min_p * scaled[ranking[0]]]
-    out = np.zeros_like(scaled)
+    out: Array = np.zeros(scaled.shape)
     out[kept] = scaled[kept]
     return out
 
@@ -93,5 +93,5 @@ def sample(
         total = np.cumsum(weights(values, settings))
         tokens[row] = np.argmax(total > draws[row] * total[-1])
     top = scores.max(axis=1)
-    norm = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+    norm: Array = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
     return tokens, scores[np.arange(len(scores)), tokens] - norm

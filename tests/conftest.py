@@ -1,0 +1,53 @@
+"""Shared by all tests: Hypothesis profiles, the backends under test, read-only inputs, checked shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+from griffin_core import env, registry
+
+_REFERENCE = ("attention", "conv1d", "model", "norms", "rg_lru", "sampling", "scan")
+# The shapes in signatures are checked in every call that the tests make; users do not pay for it.
+install_import_hook([f"griffin_core.reference.{name}" for name in _REFERENCE], "beartype.beartype")
+
+settings.register_profile("quick", max_examples=15, derandomize=True, deadline=None, database=None)
+settings.register_profile("ci", max_examples=50, derandomize=True, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile(str(env.read("GRIFFIN_TEST_PROFILE")))
+
+
+def backends_under_test() -> list[str]:
+    """GRIFFIN_TEST_BACKENDS, or every backend that loads."""
+    named = env.read("GRIFFIN_TEST_BACKENDS")
+    if named:
+        return [name.strip() for name in named.split(",")]
+    return [name for name in registry.backend_names() if registry.installed(name) is None]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend_name" in metafunc.fixturenames:
+        metafunc.parametrize("backend_name", backends_under_test(), scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(backend_name: str) -> ModuleType:
+    """Each backend under test, in turn; a named one that does not load is an error."""
+    return registry.load_backend(backend_name)
+
+
+@pytest.fixture(scope="session")
+def read_only() -> Callable[[np.ndarray], np.ndarray]:
+    """A function that returns a copy which cannot be written: a test of "inputs are never written"."""
+
+    def freeze(x: np.ndarray) -> np.ndarray:
+        frozen = np.array(x)
+        frozen.setflags(write=False)
+        return frozen
+
+    return freeze
