@@ -48,7 +48,9 @@ def check_positions(positions: Array, shape: tuple[int, ...], start: Array | Non
         InputError: naming the first bad position and what could have stood there.
     """
     if positions.shape != tuple(shape) or positions.dtype.kind not in "iu":
-        raise InputError(f"positions are {positions.dtype} of shape {positions.shape}; expected integers {tuple(shape)}")
+        raise InputError(
+            f"positions are {positions.dtype} of shape {positions.shape}; expected integers {tuple(shape)}"
+        )
     for row, values in enumerate(positions):
         real = values[values != PAD]
         expected = np.empty(len(real), np.int64)

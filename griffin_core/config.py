@@ -156,7 +156,7 @@ def from_json(text: str) -> GriffinConfig:
 
 
 def _as_pattern(pattern: Any) -> tuple[str, ...]:
-    if isinstance(pattern, str) or not pattern:
+    if not isinstance(pattern, list | tuple) or not pattern:
         raise ConfigError(f"block_pattern={pattern!r}; expected a list of {RECURRENT!r} and {ATTENTION!r}")
     kinds = tuple(pattern)
     for kind in kinds:

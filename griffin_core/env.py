@@ -27,8 +27,12 @@ class Variable:
 
 VARIABLES: tuple[Variable, ...] = (
     Variable("GRIFFIN_BACKEND", (), None, "backend to use; unset: the first installed of torch, jax, keras, numpy"),
-    Variable("GRIFFIN_KERNEL", (), "auto", "kernel to use for the recurrent operations; a named kernel never falls back"),
-    Variable("GRIFFIN_TEST_BACKENDS", (), None, "comma list of the backends that the tests judge; unset: all that load"),
+    Variable(
+        "GRIFFIN_KERNEL", (), "auto", "kernel to use for the recurrent operations; a named kernel never falls back"
+    ),
+    Variable(
+        "GRIFFIN_TEST_BACKENDS", (), None, "comma list of the backends that the tests judge; unset: all that load"
+    ),
     Variable("GRIFFIN_TEST_PROFILE", ("quick", "ci", "thorough"), "quick", "how many cases the property tests draw"),
 )
 _BY_NAME = {variable.name: variable for variable in VARIABLES}

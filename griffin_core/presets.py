@@ -76,7 +76,9 @@ def _released(name: str, width: int, heads: int, layers: int) -> Preset:
         logits_soft_cap=30.0,
         embedding_scale=SQRT_WIDTH,
     )
-    return Preset(name, config, "released", "the released RecurrentGemma; a query sees 2049 keys, as the official code does")
+    return Preset(
+        name, config, "released", "the released RecurrentGemma; a query sees 2049 keys, as the official code does"
+    )
 
 
 def _official_7b(name: str, pattern: tuple[str, ...]) -> Preset:

@@ -201,6 +201,8 @@ def _entries(group: str) -> dict[str, EntryPoint]:
     for entry in entry_points(group=group):
         if entry.name in found and found[entry.name].value != entry.value:
             owners = sorted(str(e.dist.name if e.dist else "?") for e in (entry, found[entry.name]))
-            raise BackendError(f"{group} {entry.name!r} is registered twice, by {owners[0]} and {owners[1]}; remove one")
+            raise BackendError(
+                f"{group} {entry.name!r} is registered twice, by {owners[0]} and {owners[1]}; remove one"
+            )
         found[entry.name] = entry
     return found

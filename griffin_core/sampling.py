@@ -5,6 +5,7 @@ The algorithm (order of filters, ties, generator) is ``reference/sampling.py``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -37,12 +38,15 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require("temperature", self.temperature, 0.0 <= self.temperature < float("inf"), "a number of at least 0")
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            value = getattr(self, name)
+            _require(name, value, isinstance(value, int | float) and math.isfinite(value), "a number")
+        _require("temperature", self.temperature, self.temperature >= 0.0, "a number of at least 0")
         _require("top_k", self.top_k, isinstance(self.top_k, int) and self.top_k >= 0, "an integer of at least 0")
         _require("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "a number in (0, 1]")
         _require("min_p", self.min_p, 0.0 <= self.min_p <= 1.0, "a number in [0, 1]")
         penalty = self.repetition_penalty
-        _require("repetition_penalty", penalty, 0.0 < penalty < float("inf"), "a positive number")
+        _require("repetition_penalty", penalty, penalty > 0.0, "a positive number")
         window = self.repetition_window
         _require("repetition_window", window, isinstance(window, int) and window >= 0, "an integer of at least 0")
         _require("seed", self.seed, isinstance(self.seed, int) and 0 <= self.seed < 2**63, "an integer in [0, 2^63)")

@@ -38,15 +38,18 @@ class TrainerOptions:
     checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
-        _positive("learning_rate", self.learning_rate)
-        _positive("epsilon", self.epsilon)
-        for name in ("warmup", "weight_decay", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}={getattr(self, name)!r}; expected a number of at least 0")
+        for name, lowest in (("steps", 1), ("warmup", 0)):
+            value = getattr(self, name)
+            _require(name, value, isinstance(value, int) and value >= lowest, f"an integer of at least {lowest}")
+        for name in ("learning_rate", "epsilon"):
+            value = getattr(self, name)
+            _require(name, value, _finite(value) and value > 0, "a positive number")
+        for name in ("weight_decay", "clip_norm"):
+            value = getattr(self, name)
+            _require(name, value, _finite(value) and value >= 0, "a number of at least 0")
         for name in ("beta1", "beta2", "final_fraction"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name}={getattr(self, name)!r}; expected a number in [0, 1]")
+            value = getattr(self, name)
+            _require(name, value, _finite(value) and 0.0 <= value <= 1.0, "a number in [0, 1]")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"compute_dtype={self.compute_dtype!r}; expected float32 or bfloat16")
 
@@ -66,6 +69,10 @@ def learning_rate(step: int, options: TrainerOptions) -> float:
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def _positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not value > 0 or not math.isfinite(value):
-        raise ConfigError(f"{name}={value!r}; expected a positive number")
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _require(name: str, value: object, legal: bool, expected: str) -> None:
+    if isinstance(value, bool) or not legal:
+        raise ConfigError(f"{name}={value!r}; expected {expected}")

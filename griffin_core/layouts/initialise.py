@@ -51,7 +51,9 @@ def recurrent_param_from_uniform(uniform: Array, init: str) -> Array:
     """
     low, high = 0.9, 0.999
     u = uniform.astype(np.float64)
-    log_a = np.log(low + (high - low) * u) / RG_LRU_C if init == "paper" else 0.5 * np.log(low**2 + (high**2 - low**2) * u)
+    log_a = (
+        np.log(low + (high - low) * u) / RG_LRU_C if init == "paper" else 0.5 * np.log(low**2 + (high**2 - low**2) * u)
+    )
     return np.log(np.expm1(-log_a))
 
 

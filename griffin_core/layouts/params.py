@@ -168,11 +168,18 @@ def _linear(
 
 
 def _normal(
-    name: str, shape: tuple[int, ...], axes: tuple[str, ...], std: float, released: float | None = None, dense: bool = True
+    name: str,
+    shape: tuple[int, ...],
+    axes: tuple[str, ...],
+    std: float,
+    released: float | None = None,
+    dense: bool = True,
 ) -> ParamSpec:
     matrix = dense and name not in (EMBEDDING, LM_HEAD)
     flags: dict[str, Any] = {"decay": matrix or name == LM_HEAD, "quantise": matrix, "lora": matrix}
-    return ParamSpec(name, shape, axes, Init("normal", std), Init("normal", std if released is None else released), **flags)
+    return ParamSpec(
+        name, shape, axes, Init("normal", std), Init("normal", std if released is None else released), **flags
+    )
 
 
 def _zeros(name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> ParamSpec:

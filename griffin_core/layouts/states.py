@@ -96,12 +96,18 @@ def check_state(config: GriffinConfig, shapes: Mapping[str, tuple[int, ...]]) ->
     if POSITION not in shapes:
         raise StateMismatch(f"state has no {POSITION!r}; make one with init_state or load_state")
     try:
-        capacity = state_capacity(config, shapes)
+        (batch,) = shapes[POSITION]
+        table = {row.name: row.shape for row in state_table(config, batch, state_capacity(config, shapes))}
     except KeyError as error:
         raise StateMismatch(f"state lacks {error.args[0]!r}; it belongs to another config") from error
-    table = {row.name: row.shape for row in state_table(config, shapes[POSITION][0], capacity)}
+    except (ConfigError, IndexError, ValueError) as error:
+        raise StateMismatch("state has arrays without a batch or a cache axis; make one with init_state") from error
     for name in sorted(set(table) ^ set(shapes)):
-        raise StateMismatch(f"state {'lacks' if name in table else 'has an unknown'} {name!r}; it belongs to another config")
+        raise StateMismatch(
+            f"state {'lacks' if name in table else 'has an unknown'} {name!r}; it belongs to another config"
+        )
     for name, shape in table.items():
         if tuple(shapes[name]) != shape:
-            raise StateMismatch(f"state {name!r} is {tuple(shapes[name])}, expected {shape}; it belongs to another config")
+            raise StateMismatch(
+                f"state {name!r} is {tuple(shapes[name])}, expected {shape}; it belongs to another config"
+            )
