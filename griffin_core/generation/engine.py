@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from griffin_core import registry
+from griffin_core import memory, registry
 from griffin_core.checks import PAD
 from griffin_core.config import GriffinConfig
 from griffin_core.protocol import capability
 from griffin_core.sampling import Sampling, SamplingRows
 from griffin_core.shapes import Array
 
-PREFILL_TOKENS = 2048
-"""Tokens of one prefill call, all rows together: activations stay this small however long the prompt is."""
-PREFILL_ROW = 256
-"""Tokens of one row in a prefill call at least; below it the attention cache costs more than the tokens."""
+PREFILL_ROW = 32
+"""Tokens of one row in a prefill call at least, however many rows share the ``memory.PREFILL_TOKENS``."""
+STATES_AT_ONCE = 3
+"""States a run holds: the current one, the one it can rewind to, and one in between."""
 
 _REPLAY = Sampling(temperature=0.0, repetition_window=0)
 
@@ -52,8 +52,26 @@ class Engine:
         return registry.load_backend(self.backend)
 
     def init_state(self, batch: int, capacity: int | None) -> Any:
-        """A fresh native state of ``batch`` rows."""
+        """A fresh native state of ``batch`` rows.
+
+        Raises:
+            NotEnoughMemory: its room in main memory is missing.
+        """
+        self.check_memory(batch, capacity)
         return self.module.init_state(self.config, batch, capacity=capacity, dtype=self.dtype, device=self.device)
+
+    def check_memory(self, batch: int, capacity: int | None) -> None:
+        """Refuse a batch whose states and activations do not fit into main memory; other devices refuse by themselves.
+
+        Raises:
+            NotEnoughMemory: giving the figures.
+        """
+        if self.device not in (None, "cpu"):
+            return
+        needed = memory.inference(self.config, self.dtype or "float32", batch, capacity)
+        room = f" and room for {capacity} tokens each" if capacity is not None else ""
+        rows = f"{batch} row{'s' if batch > 1 else ''}"
+        memory.require(STATES_AT_ONCE * needed.state + needed.activations, f"generating {rows}{room}")
 
     def load_state(self, canonical: dict[str, Array]) -> Any:
         """The native state of a canonical one."""
@@ -70,7 +88,7 @@ class Engine:
         Returns:
             The native state after the tokens. A row that has run out of tokens takes no further part.
         """
-        piece = max(PREFILL_ROW, PREFILL_TOKENS // len(rows))
+        piece = max(PREFILL_ROW, memory.PREFILL_TOKENS // len(rows))
         for begin in range(0, max(map(len, rows)), piece):
             live = [row for row, tokens in enumerate(rows) if len(tokens) > begin]
             part = state if len(live) == len(rows) else self.module.take(state, live)

@@ -80,7 +80,7 @@ class Run:
         check_count(max_new_tokens)
         if stops.strings and decoders is None:
             raise InputError("stop strings need a tokenizer, and this model has none; give stop ids")
-        _check_memory(session, sampling)
+        _check_remembered(session, sampling)
         rows = len(session.histories)
         self.rows = rows
         self.seconds = 0.0
@@ -216,7 +216,7 @@ def check_count(max_new_tokens: int) -> None:
         raise InputError(f"max_new_tokens={max_new_tokens!r}; expected an integer of at least 0")
 
 
-def _check_memory(session: Session, sampling: Sampling) -> None:
+def _check_remembered(session: Session, sampling: Sampling) -> None:
     if sampling.repetition_penalty == 1.0:
         return
     for history, position in zip(session.histories, session.positions, strict=True):

@@ -43,6 +43,7 @@ class Session:
 
         Raises:
             InputError: no prompt, an empty one, or an id outside the vocabulary.
+            NotEnoughMemory: the state does not fit.
         """
         rows = [check_ids(engine.config, prompt, f"prompt {row}") for row, prompt in enumerate(prompts)]
         if not rows:
@@ -77,10 +78,12 @@ class Session:
 
         Raises:
             InputError: the position would pass the largest there is.
+            NotEnoughMemory: the larger state does not fit.
         """
         _check_length(tokens + 1)
         if self.capacity is None or tokens <= self.capacity:
             return self
+        self.engine.check_memory(len(self.histories), tokens)
         module = self.engine.module
         canonical = _with_capacity(self.engine.config, module.dump_state(self.engine.config, self.state), tokens)
         return replace(self, state=self.engine.load_state(canonical), capacity=tokens)

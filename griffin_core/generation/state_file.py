@@ -14,8 +14,6 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-
 from griffin_core.checkpoints.files import named_errors, sync_directory, write_file
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError, ConfigError, StateMismatch
@@ -71,9 +69,20 @@ class SavedState:
             )
         shapes = {name: value.shape for name, value in self.arrays.items()}
         check_state(engine.config, shapes)
+        self._check_tails(engine.config)
         positions = tuple(int(p) for p in self.arrays[POSITION])
         capacity = state_capacity(engine.config, shapes)
         return Session(engine, engine.load_state(self.arrays), self.tails, positions, capacity)
+
+    def _check_tails(self, config: GriffinConfig) -> None:
+        rows = len(self.arrays[POSITION])
+        if len(self.tails) != rows:
+            raise StateMismatch(f"the state has the last tokens of {len(self.tails)} rows for {rows}; save it again")
+        for tail in self.tails:
+            if not tail:
+                raise StateMismatch("the state has no last token to continue from; save it again")
+            if not all(0 <= token < config.vocab_size for token in tail):
+                raise StateMismatch(f"the state's last tokens {tail} are not in the vocabulary; save it again")
 
 
 def save_state(path: str | Path, session: Session, sampling: Sampling, weights: str) -> int:
@@ -146,16 +155,6 @@ def load_state(path: str | Path) -> SavedState:
         return SavedState(arrays, tails, sampling, metadata["config"], metadata["weights"])
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise StateMismatch(f"state file {path} cannot be understood ({error}); save it again") from error
-
-
-def weights_digest(config: GriffinConfig, canonical: dict[str, Array]) -> str:
-    """A digest of weights that come from no checkpoint: SHA-256 over names, dtypes, shapes and bytes."""
-    digest = hashlib.sha256(config.digest().encode())
-    for name in sorted(canonical):
-        value = np.ascontiguousarray(canonical[name])
-        digest.update(f"{name} {value.dtype.name} {value.shape}\n".encode())
-        digest.update(value.view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()
 
 
 def _split_digest(data: bytes) -> tuple[bytes, bytes, bytes]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from griffin_core import presets
+from griffin_core import presets, reference, registry
+from griffin_core.checkpoints.manifest import digest_params
+from griffin_core.config import GriffinConfig
 from griffin_core.generation.engine import Engine
+from griffin_core.layouts.initialise import init_params
+from griffin_core.shapes import UNIT_ROUNDOFF
 from griffin_core.text.tokenizer import ByteTokenizer
 
 MODULUS = 2**61 - 1
@@ -110,3 +115,78 @@ def digest_of():
         return value
 
     return digest
+
+
+def lively_params(config, seed=0):
+    """Random weights, scaled until sampled text is neither constant nor uniform noise."""
+    params = init_params(config, seed)
+    for name, value in params.items():
+        if "recurrent_param" not in name and "norm" not in name:
+            value *= 6.0 if "embed" in name else 3.0
+    return params
+
+
+TINY = GriffinConfig(
+    width=16,
+    lru_width=16,
+    mlp_width=32,
+    num_heads=2,
+    head_dim=8,
+    gate_blocks=2,
+    block_pattern=("recurrent", "recurrent", "attention"),
+    num_layers=3,
+    attention_window=8,
+    vocab_size=264,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """``tiny(backend="numpy", seed=0, dtype="float32", **changes)``: a real model of 16 channels."""
+
+    @functools.cache
+    def make(backend="numpy", seed=0, dtype="float32", **changes):
+        config = TINY.replace(**changes)
+        return make_model(config, lively_params(config, seed), backend, dtype)
+
+    return make
+
+
+def make_model(config, params, backend, dtype="float32"):
+    module = registry.load_backend(backend)
+    engine = Engine(config, module.load_params(config, params, dtype=dtype), backend, dtype)
+    return SimpleNamespace(
+        config=config,
+        canonical=params,
+        tokenizer=ByteTokenizer(),
+        module=module,
+        engine=lambda: engine,
+        digest=digest_params(params),
+    )
+
+
+@pytest.fixture(scope="session")
+def logits_after():
+    """``logits_after(model, tokens)``: float64 reference logits after a text, and how far float32 may be from them.
+
+    The bound is 4 x the largest change that weights perturbed by one float32 rounding make, over 4 draws.
+    """
+
+    def logits(config, params, tokens):
+        positions = np.arange(len(tokens))[None]
+        x, _ = reference.hidden(config, params, np.array([tokens]), positions)
+        return reference.logits(config, params, x[:, -1:])[0, 0]
+
+    def after(model, tokens):
+        generator = np.random.default_rng(0)
+        value = logits(model.config, model.canonical, tokens)
+        worst = 0.0
+        for _ in range(4):
+            shaken = {
+                name: v.astype(np.float64) * (1 + UNIT_ROUNDOFF["float32"] * generator.uniform(-1, 1, v.shape))
+                for name, v in model.canonical.items()
+            }
+            worst = max(worst, np.abs(logits(model.config, shaken, tokens) - value).max())
+        return value, 4 * worst
+
+    return after

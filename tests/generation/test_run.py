@@ -196,7 +196,7 @@ def test_wrong_use_is_one_clear_error(scripted, prompts, options, message):
 
 
 def test_wrong_settings_are_refused(scripted):
-    with pytest.raises(ConfigError, match="top_p=0.0"):
+    with pytest.raises(ConfigError, match="top_p=0"):
         generate(scripted([b"a"]), [0], sampling=Sampling(top_p=0.0))
     with pytest.raises(TypeError, match="temprature"):
         generate(scripted([b"a"]), [0], temprature=1.0)
