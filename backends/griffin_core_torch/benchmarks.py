@@ -1,0 +1,114 @@
+"""What ``griffin bench`` needs from this backend: bare matrix products, a copy, threads, versions.
+
+Every factory allocates and returns a call that does its work once and is done when it returns.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional
+
+from griffin_core.config import GriffinConfig
+
+Call = Callable[[], object]
+_SEED = 0
+
+
+class Product(Protocol):
+    """A matrix product's shape, as ``griffin_core.benchmarks.products`` lists it."""
+
+    m: int
+    k: int
+    n: int
+    batch: int
+    form: str
+    weight: str | None
+
+
+def products(listing: Sequence[Product], dtype: str) -> Call:
+    """A call that runs the products one after the other, outputs allocated, inputs and weights not.
+
+    Activations of one shape share a tensor; every weight has its own, as in the model.
+    """
+    pool = _Operands(getattr(torch, dtype))
+    steps = [pool.step(product) for product in listing]
+
+    @torch.no_grad()
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run
+
+
+def copy(moved: int) -> Call:
+    """A call that makes a copy in new memory and so moves ``moved`` bytes, reads and writes counted."""
+    source = torch.ones(moved // 8, dtype=torch.float32)
+    return source.clone
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run operators on ``count`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def matrix_units(dtype: str) -> str | None:
+    """None when this processor multiplies matrices of ``dtype`` in hardware, else why not."""
+    if dtype in ("float32", "float64"):
+        return None
+    capability = torch.backends.cpu.get_cpu_capability()
+    tiles, dots = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
+    if dtype == "bfloat16" and (tiles or dots):
+        return None
+    return f"this processor has no {dtype} matrix units (capability {capability}, no AMX tiles, no AVX-512 BF16)"
+
+
+def versions() -> dict[str, str]:
+    """Versions and the instruction set that the operators were chosen for."""
+    return {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def peers(path: str, config: GriffinConfig, batch: int, tokens: int, context: int) -> list[tuple[str, Call]]:
+    """(name, call) of every installed public implementation that can run this case, float32, random weights."""
+    from griffin_core_torch import benchmark_peers
+
+    return benchmark_peers.installed(path, config, batch, tokens, context)
+
+
+class _Operands:
+    """Tensors of the products, made once."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._generator = torch.Generator().manual_seed(_SEED)
+        self._made: dict[Any, torch.Tensor] = {}
+
+    def step(self, product: Product) -> Call:
+        m, k, n = product.m, product.k, product.n
+        if product.form == "tn":
+            left, right = self._tensor("left", product.batch, k, m), self._tensor("right", product.batch, k, n)
+            return functools.partial(torch.matmul, left.mT, right)
+        left = self._tensor("left", product.batch, m, k)
+        rows, columns = (n, k) if product.form == "nt" else (k, n)
+        right = self._tensor(product.weight or "right", product.batch, rows, columns)
+        if product.form == "nt" and product.batch == 1:
+            return functools.partial(functional.linear, left, right)
+        return functools.partial(torch.matmul, left, right.mT if product.form == "nt" else right)
+
+    def _tensor(self, owner: str, batch: int, rows: int, columns: int) -> torch.Tensor:
+        key = (owner, batch, rows, columns)
+        if key not in self._made:
+            shape = (rows, columns) if batch == 1 else (batch, rows, columns)
+            self._made[key] = torch.randn(shape, generator=self._generator).mul_(columns**-0.5).to(self._dtype)
+        return self._made[key]

@@ -1,0 +1,189 @@
+"""The contenders of each path, what they are compared with, and what they must reach."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from griffin_core import registry
+from griffin_core.benchmarks import work
+from griffin_core.benchmarks.cases import TARGETS, Target
+from griffin_core.benchmarks.pairing import Contender
+from griffin_core.benchmarks.products import (
+    Product,
+    logit_products,
+    model_products,
+    total_flops,
+    weights_read,
+    with_gradients,
+)
+from griffin_core.benchmarks.work import Setup
+from griffin_core.shapes import DTYPES
+
+BARE = "products alone"
+COPY = "copy of the same bytes"
+SCAN_BYTES = 12
+"""A float32 scan reads x and log_a and writes y: 12 bytes per element."""
+PEER_SECONDS = 60.0
+"""A peer sits out the rounds after its calls have taken so long."""
+BF16_PREFILL = Target(limit=0.45, at_most=True)
+FIRST_CALL = 15.0
+"""Seconds that the first training step may take, compilation included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One contender.
+
+    Attributes:
+        contender: what is timed.
+        versus: name of the entry it is compared with; None for a baseline.
+        rate: whether its ratio is the baseline's time over its own (how much of the rate it reaches).
+        target: what the ratio must reach.
+        flops, moved: work of one unit, for the note.
+    """
+
+    contender: Contender
+    versus: str | None = None
+    rate: bool = False
+    target: Target | None = None
+    flops: int = 0
+    moved: int = 0
+
+    @property
+    def name(self) -> str:
+        """The row's name."""
+        return self.contender.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a path is measured: the setup, the backend's timers, and whether targets apply."""
+
+    setup: Setup
+    timers: ModuleType
+    judged: bool
+    peers: bool
+
+    def target(self, path: str) -> Target | None:
+        return TARGETS[path] if self.judged else None
+
+    def products(self, name: str, listing: list[Product], per: int = 1, dtype: str | None = None) -> Entry:
+        """A baseline entry that runs the products, ``per`` times in a call."""
+        used = dtype or self.setup.dtype
+        call = self.timers.products(listing, used)
+        read = weights_read(listing) * DTYPES[used].itemsize if self.setup.sizes.context else 0
+        return Entry(contender=Contender(name=name, call=_repeat(call, per), per=per), flops=total_flops(listing), moved=read)
+
+    def entry(self, name: str, call: work.Call, versus: str, **options: Any) -> Entry:
+        """An entry of ours: ``per`` and the rest go to the contender and the entry."""
+        per = options.pop("per", 1)
+        return Entry(contender=Contender(name=name, call=call, per=per), versus=versus, **options)
+
+    def peer_entries(self, path: str, versus: Callable[[str], str], per: int = 1, rate: bool = False) -> list[Entry]:
+        """Entries of the installed peers, none when they are not asked for."""
+        if not self.peers or self.setup.dtype != "float32":
+            return []
+        sizes = self.setup.sizes
+        found = self.timers.peers(path, self.setup.config, sizes.batch, sizes.tokens, sizes.context)
+        return [
+            Entry(contender=Contender(name=name, call=call, per=per, limit=PEER_SECONDS), versus=versus(name), rate=rate)
+            for name, call in found
+        ]
+
+
+def prefill(plan: Plan) -> list[Entry]:
+    """Ours with the last token's logits and with all; the products of each; peers; bfloat16 where it pays."""
+    setup, sizes = plan.setup, plan.setup.sizes
+    body = model_products(setup.config, sizes.batch, sizes.tokens)
+    last = body + logit_products(setup.config, sizes.batch)
+    full = body + logit_products(setup.config, sizes.batch * sizes.tokens)
+    ours, every, bare_every = "state and last logits", "all logits", f"{BARE}, all logits"
+    entries = [
+        plan.entry(ours, work.prefill(setup, every=False), BARE, target=plan.target("prefill"), flops=total_flops(last)),
+        plan.products(BARE, last),
+        plan.entry(every, work.prefill(setup, every=True), bare_every, flops=total_flops(full)),
+        plan.products(bare_every, full),
+    ]
+    if _has_bfloat16(plan):
+        call = work.prefill(_bfloat16(setup), every=False)
+        target = BF16_PREFILL if plan.judged else None
+        entries.append(plan.entry("bfloat16, last logits", call, ours, target=target, flops=total_flops(last)))
+    # The official code always makes every token's logits.
+    return entries + plan.peer_entries("prefill", lambda name: bare_every if name.startswith("official") else BARE)
+
+
+def decode(plan: Plan) -> list[Entry]:
+    """Ours and the products, per token; peers; bfloat16 where it pays."""
+    setup, n = plan.setup, plan.setup.sizes.tokens
+    # Halfway through the tokens of a call.
+    seen = setup.sizes.context + n // 2
+    listing = model_products(setup.config, setup.sizes.batch, 1, seen) + logit_products(setup.config, setup.sizes.batch)
+    options: dict[str, Any] = {"per": n, "rate": True, "target": plan.target("decode")}
+    entries = [
+        plan.entry("decode", work.decode(setup), BARE, **options),
+        plan.products(BARE, listing, per=n),
+    ]
+    if _has_bfloat16(plan):
+        bare = f"{BARE}, bfloat16"
+        entries += [
+            plan.entry("decode, bfloat16", work.decode(_bfloat16(setup)), bare, **options),
+            plan.products(bare, listing, per=n, dtype="bfloat16"),
+        ]
+    return entries + plan.peer_entries("decode", lambda name: BARE, per=n, rate=True)
+
+
+def train(plan: Plan) -> list[Entry]:
+    """One optimiser step, and the products of its forward and backward pass."""
+    setup, sizes = plan.setup, plan.setup.sizes
+    body = model_products(setup.config, sizes.batch, sizes.tokens)
+    listing = with_gradients(body + logit_products(setup.config, sizes.batch * sizes.tokens))
+    return [
+        plan.entry("train step", work.train(setup), BARE, target=plan.target("train"), flops=total_flops(listing)),
+        plan.products(BARE, listing),
+        *plan.peer_entries("train", lambda name: BARE),
+    ]
+
+
+def scan(plan: Plan) -> list[Entry]:
+    """Every kernel of the bare scan (or the named one), the numpy backend's loop, and the copy."""
+    setup = plan.setup
+    sizes = setup.sizes
+    moved = SCAN_BYTES * sizes.batch * sizes.tokens * sizes.width
+    chosen = registry.requested_kernel(setup.kernel)
+    names = [k.name for k in registry.kernels(setup.name) if k.op == "linear_scan"] if chosen == registry.AUTO else [chosen]
+    entries = [
+        plan.entry(f"{setup.name} {name}", work.scan(setup, name), COPY, rate=True, target=plan.target("scan"), moved=moved)
+        for name in names
+    ]
+    if setup.name != "numpy":
+        beside = dataclasses.replace(setup, name="numpy", module=registry.load_backend("numpy"))
+        first = next(k.name for k in registry.kernels("numpy") if k.op == "linear_scan")
+        entries.append(plan.entry(f"numpy {first}", work.scan(beside, first), COPY, rate=True, moved=moved))
+    copied = moved * DTYPES[setup.dtype].itemsize // DTYPES["float32"].itemsize
+    return [*entries, Entry(contender=Contender(name=COPY, call=plan.timers.copy(copied)), moved=copied)]
+
+
+ENTRIES: dict[str, Callable[[Plan], list[Entry]]] = {"scan": scan, "prefill": prefill, "decode": decode, "train": train}
+
+
+def _has_bfloat16(plan: Plan) -> bool:
+    return plan.setup.dtype == "float32" and plan.timers.matrix_units("bfloat16") is None
+
+
+def _bfloat16(setup: Setup) -> Setup:
+    return dataclasses.replace(setup, dtype="bfloat16")
+
+
+def _repeat(call: work.Call, times: int) -> work.Call:
+    if times == 1:
+        return call
+
+    def run() -> None:
+        for _ in range(times):
+            call()
+
+    return run
