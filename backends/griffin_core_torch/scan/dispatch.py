@@ -1,0 +1,117 @@
+"""From an operation's call to the kernel that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from griffin_core import registry
+from griffin_core.errors import InputError
+from griffin_core.protocol import Kernel, KernelCall
+from griffin_core_torch.arrays import dtype_name
+from griffin_core_torch.scan.autograd import wants_grad
+
+BACKEND = "torch"
+_CACHE_SIZE = 1024
+_cache: dict[tuple[Any, ...], tuple[tuple[Kernel, ...], Kernel | None]] = {}
+
+
+def choose(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> Kernel | None:
+    """The kernel for a call, or None when the operation is to be composed.
+
+    Choices are kept by every fact a kernel may judge by, and made anew when kernels are registered.
+
+    Raises:
+        KernelNotSupported: a named kernel does not exist or cannot run this call.
+    """
+    wanted = registry.requested_kernel(kernel)
+    present = [(name, x) for name, x in arrays.items() if x is not None]
+    needs_grad = wants_grad(*(x for _, x in present))
+    device = present[0][1].device.type
+    key = (op, wanted, needs_grad, device, *((name, x.shape, x.dtype) for name, x in present))
+    records = registry.kernels(BACKEND)
+    kept = _cache.get(key)
+    if kept is not None and kept[0] is records:
+        return kept[1]
+    chosen = registry.select_kernel(BACKEND, op, _call(present, device, needs_grad, packed=False), wanted)
+    if len(_cache) >= _CACHE_SIZE:
+        _cache.clear()
+    _cache[key] = (records, chosen)
+    return chosen
+
+
+def choose_packed(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> Kernel | None:
+    """The first kernel of ``op`` itself that runs packed sequences in one call; None when there is none.
+
+    The operation then runs each sequence alone: that is what ``starts`` means, so nothing is refused here.
+    """
+    wanted = registry.requested_kernel(kernel)
+    present = [(name, x) for name, x in arrays.items() if x is not None]
+    call = _call(present, present[0][1].device.type, wants_grad(*(x for _, x in present)), packed=True)
+    for record in registry.kernels(BACKEND):
+        if record.op == op and wanted in (registry.AUTO, record.name) and record.supports(call) is None:
+            return record
+    return None
+
+
+def _call(present: Sequence[tuple[str, Tensor]], device: str, needs_grad: bool, packed: bool) -> KernelCall:
+    shapes = {name: tuple(x.shape) for name, x in present}
+    dtypes = {name: dtype_name(x.dtype) for name, x in present}
+    return KernelCall(shapes=shapes, dtypes=dtypes, device=device, packed=packed, needs_grad=needs_grad)
+
+
+def by_sequence(
+    operation: Callable[..., tuple[Tensor, ...]],
+    starts: Tensor | Sequence[int],
+    timed: Sequence[Tensor | None],
+    per_row: Sequence[Tensor | None],
+) -> tuple[Tensor, ...]:
+    """Run an operation on each sequence packed in one row; this is what ``starts`` means.
+
+    Args:
+        operation: called with the pieces of ``timed``, then those of ``per_row``.
+        starts: int [n+1].
+        timed: [1 t ...] each, cut along time.
+        per_row: [n ...] each, cut along axis 0.
+
+    Returns:
+        The first output joined along time, the others along axis 0.
+
+    Raises:
+        InputError: ``starts`` does not cut one row into sequences.
+    """
+    cuts = starts.tolist() if isinstance(starts, Tensor) else [int(s) for s in starts]
+    first = next(x for x in timed if x is not None)
+    check_starts(cuts, first.shape[0], first.shape[1])
+    pieces = []
+    for row, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        parts = [None if x is None else x[:, start:stop] for x in timed]
+        states = [None if x is None else x[row : row + 1] for x in per_row]
+        pieces.append(operation(*parts, *states))
+    outputs = list(zip(*pieces, strict=True))
+    return (torch.cat(outputs[0], dim=1), *(torch.cat(rest, dim=0) for rest in outputs[1:]))
+
+
+def check_starts(cuts: list[int], batch: int, time: int) -> None:
+    """Refuse ``starts`` that do not rise from 0 to the tokens of one row.
+
+    Raises:
+        InputError: naming what is wrong.
+    """
+    if batch != 1:
+        raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
+    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != time or any(a > b for a, b in zip(cuts, cuts[1:], strict=False)):
+        raise InputError(f"starts is {cuts}; expected it to rise from 0 to the row's {time} tokens")
+
+
+def expect_shape(op: str, name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Refuse an argument of another shape.
+
+    Raises:
+        InputError: naming the operation, the argument and both shapes.
+    """
+    if x is not None and tuple(x.shape) != shape:
+        raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {shape}")

@@ -1,0 +1,49 @@
+"""linear_scan on the CPU (or any device) with plain tensor operations: forward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from griffin_core_torch.arrays import accumulate_dtype
+from griffin_core_torch.scan.rows import block_rows, marks, scan_forward, time_major
+
+
+def linear_scan_forward(
+    x: Tensor, log_a: Tensor, h0: Tensor | None = None, reset: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """h_t = exp(log_a_t) h_{t-1} + x_t, float32 inside, one time block after another.
+
+    Args:
+        x, log_a: [b t d].
+        h0: float32 [b d] or None.
+        reset: bool [b t] or None.
+
+    Returns:
+        (y, h): [b t d] in x's dtype; float32 [b d] (float64 when x is).
+    """
+    batch, time, width = x.shape
+    wide = accumulate_dtype(x.dtype)
+    y = torch.empty(batch, time, width, dtype=x.dtype, device=x.device)
+    h = x.new_zeros(batch, width, dtype=wide) if h0 is None else h0.to(wide, copy=True)
+    rows = min(block_rows(batch, width), max(time, 1))
+    a = torch.empty(rows, batch, width, dtype=wide, device=x.device)
+    u = None if x.dtype == wide else torch.empty_like(a)
+    resets = marks(reset)
+    for start in range(0, time, rows):
+        stop = min(start + rows, time)
+        x_block, y_block, a_block = (time_major(x[:, start:stop]), time_major(y[:, start:stop]), a[: stop - start])
+        decay(log_a[:, start:stop], a_block)
+        u_block = x_block if u is None else u[: stop - start].copy_(x_block)
+        out = y_block if u is None else u_block
+        h = scan_forward(u_block.unbind(0), a_block.unbind(0), out.unbind(0), h, resets, start)
+        if u is not None:
+            y_block.copy_(u_block)
+            h = h.clone()  # the block's scratch is written again
+    return y, h.clone()
+
+
+def decay(log_a: Tensor, out: Tensor) -> Tensor:
+    """exp(log_a) of a block [b c d] into ``out`` [c b d], computed in ``out``'s dtype."""
+    log_a = time_major(log_a)
+    return torch.exp(log_a, out=out) if log_a.dtype == out.dtype else out.copy_(log_a).exp_()
