@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from griffin_core_torch.arrays import accumulate_dtype
 from griffin_core_torch.scan.gated_eager import Marks, decay_rate
@@ -93,4 +93,4 @@ def scan_input(
 
 def gelu(x: Tensor) -> Tensor:
     """The tanh form of GELU, the family's only activation."""
-    return F.gelu(x, approximate="tanh")
+    return functional.gelu(x, approximate="tanh")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from griffin_core.checks import PAD, check_positions, check_tokens
 from griffin_core.config import GriffinConfig
@@ -48,7 +48,7 @@ class FlatSource:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Rows of the embedding."""
-        return F.embedding(tokens, self.params[EMBEDDING]).to(self.dtype)
+        return functional.embedding(tokens, self.params[EMBEDDING]).to(self.dtype)
 
     def layer(self, index: int, kind: str) -> Layer:
         """The residual block on this layer's part of the dict."""
@@ -148,7 +148,7 @@ def logits(config: GriffinConfig, params: Mapping[str, Tensor], x: Tensor, compu
     """
     head = params[EMBEDDING if config.tie_embeddings else LM_HEAD]
     dtype = as_dtype(compute_dtype, head.dtype)
-    return cap_logits(config, F.linear(x.to(dtype), head.to(dtype)))
+    return cap_logits(config, functional.linear(x.to(dtype), head.to(dtype)))
 
 
 def cap_logits(config: GriffinConfig, scores: Tensor) -> Tensor:

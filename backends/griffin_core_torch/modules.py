@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from griffin_core.config import GriffinConfig
 from griffin_core.layouts.initialise import init_params
@@ -128,5 +128,5 @@ class GriffinForCausalLM(nn.Module):
         """(logits float32 [b t v], state or None); arguments as in the backend's ``forward``."""
         x, state = self.model(tokens, positions, state, padding, kernel, capture)
         head = self.lm_head
-        scores = F.linear(x, self.model.embed_tokens.weight) if head is None else head(x)
+        scores = functional.linear(x, self.model.embed_tokens.weight) if head is None else head(x)
         return cap_logits(self.config, scores), state

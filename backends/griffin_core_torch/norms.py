@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from griffin_core.config import NORM_EPS
 from griffin_core_torch.arrays import accumulate_dtype
@@ -71,12 +71,12 @@ class _GeluProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return F.gelu(gate, approximate="tanh").mul_(up)
+        return functional.gelu(gate, approximate="tanh").mul_(up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        dup = F.gelu(gate, approximate="tanh").mul_(dy)
+        dup = functional.gelu(gate, approximate="tanh").mul_(dy)
         dgate = torch.ops.aten.gelu_backward(torch.mul(dy, up), gate, approximate="tanh")
         return dgate, dup

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 LRU_NAMES = {
     "recurrent_param": "rg_lru.recurrent_param",
@@ -50,7 +50,7 @@ class FlatWeights:
     def dense(self, name: str, x: Tensor) -> Tensor:
         """x W^T + b."""
         weight, bias = self.params[f"{self.prefix}{name}.weight"], self.params.get(f"{self.prefix}{name}.bias")
-        return F.linear(x, _cast(weight, self.dtype), None if bias is None else _cast(bias, self.dtype))
+        return functional.linear(x, _cast(weight, self.dtype), None if bias is None else _cast(bias, self.dtype))
 
     def get(self, name: str) -> Tensor:
         """The parameter; the decay parameter keeps its own dtype."""

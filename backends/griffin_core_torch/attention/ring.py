@@ -26,7 +26,7 @@ def recall(cache: Tensor, seen: Tensor, count: int) -> Tensor:
 
 
 def ends(positions: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """(real, after): real tokens of each right-padded row int64 [b], and the position after the last, like ``before``."""
+    """(real, after): real tokens of each right-padded row int64 [b], and the position after the last."""
     real = (positions != PAD).sum(dim=1)
     if not positions.shape[1]:
         return real, before.clone()

@@ -52,8 +52,10 @@ def segments(positions: Tensor | None, batch: int, time: int, past: int) -> list
 def _row(positions: list[int], past: int) -> list[tuple[int, int, int]]:
     """(first_key, start, stop) of each document of one row."""
     real = next((t for t, p in enumerate(positions) if p == PAD), len(positions))
+    if not real:  # a row of padding alone, such as a finished row of a batch that decodes on
+        return []
     starts = [t for t, p in enumerate(positions[:real]) if p == 0]
-    cuts = [] if real == 0 or starts[:1] == [0] else [(max(0, past - positions[0]), 0)]
+    cuts = [] if starts[:1] == [0] else [(max(0, past - positions[0]), 0)]
     cuts += [(past + t, t) for t in starts]
     stops = [t for _, t in cuts[1:]] + [real]
     return [(first, start, stop) for (first, start), stop in zip(cuts, stops, strict=True)]

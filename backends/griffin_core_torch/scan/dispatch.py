@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ def by_sequence(
     first = next(x for x in timed if x is not None)
     check_starts(cuts, first.shape[0], first.shape[1])
     pieces = []
-    for row, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for row, (start, stop) in enumerate(itertools.pairwise(cuts)):
         parts = [None if x is None else x[:, start:stop] for x in timed]
         states = [None if x is None else x[row : row + 1] for x in per_row]
         pieces.append(operation(*parts, *states))
@@ -103,7 +104,7 @@ def check_starts(cuts: list[int], batch: int, time: int) -> None:
     """
     if batch != 1:
         raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
-    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != time or any(a > b for a, b in zip(cuts, cuts[1:], strict=False)):
+    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != time or any(a > b for a, b in itertools.pairwise(cuts)):
         raise InputError(f"starts is {cuts}; expected it to rise from 0 to the row's {time} tokens")
 
 

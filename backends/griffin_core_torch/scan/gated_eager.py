@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from griffin_core.checks import PAD
 from griffin_core.config import RG_LRU_C
@@ -42,7 +42,7 @@ def find_marks(positions: Tensor | None, batch: int, time: int, fresh: bool, dev
 
 def decay_rate(recurrent_param: Tensor, dtype: torch.dtype) -> Tensor:
     """-8 softplus(p) [d], computed in float64: log a is this times the recurrence gate."""
-    return (-RG_LRU_C * F.softplus(recurrent_param.double())).to(dtype)
+    return (-RG_LRU_C * functional.softplus(recurrent_param.double())).to(dtype)
 
 
 def widen(x: Tensor, out: Tensor) -> Tensor:

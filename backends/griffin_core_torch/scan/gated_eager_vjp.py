@@ -11,8 +11,8 @@ tends to -sqrt(|L| / 2), so every gradient is finite up to a = 1, where that of 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from griffin_core_torch.arrays import accumulate_dtype
 from griffin_core_torch.scan.gated_eager import Marks, decay_rate, find_marks, gated_scan_forward, sigmoid_of, widen
@@ -117,6 +117,6 @@ def _store(grad: Tensor, value: Tensor, pad: Tensor | None) -> None:
 def param_grad(recurrent_param: Tensor, total: Tensor) -> Tensor:
     """sigmoid(p) / softplus(p) * sum q; the ratio tends to 1 where softplus underflows."""
     p = recurrent_param.double()
-    soft = F.softplus(p)
+    soft = functional.softplus(p)
     ratio = torch.where(soft > 0, torch.sigmoid(p) / soft, torch.ones_like(p))
     return (ratio * total).to(recurrent_param.dtype)
