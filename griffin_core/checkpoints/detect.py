@@ -45,7 +45,7 @@ def detect(path: Path) -> str | None:
 def describe(found: str | None) -> str:
     """A detected format in words, and what to do about it."""
     if found is None:
-        return f"expected a directory with config.json, *.safetensors and {MANIFEST_FILE}"
+        return f"no checkpoint; expected a directory with config.json, *.safetensors and {MANIFEST_FILE}"
     if found == NATIVE:
         return FORMATS[NATIVE]
     hint = "; if it is a native checkpoint, it is unfinished" if found == "huggingface" else ""

@@ -15,6 +15,8 @@ from griffin_core.errors import CheckpointError
 
 PART = ".part"
 """Suffix of the sibling in which a directory is written before it is renamed into place."""
+OLD = ".old"
+"""Suffix of the sibling that holds the old content for a moment, where two names cannot be exchanged."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -118,8 +120,8 @@ def _move_into_place(part: Path, directory: Path) -> None:
 
 
 def _swap_in_two_steps(part: Path, directory: Path) -> None:
-    """Where the system cannot exchange two names: a kill in between leaves the old one as ``NAME.old``."""
-    old = directory.with_name(directory.name + ".old")
+    """Where the system cannot exchange two names: a kill in between leaves the old one under OLD."""
+    old = directory.with_name(directory.name + OLD)
     if old.exists():
         shutil.rmtree(old)
     directory.rename(old)

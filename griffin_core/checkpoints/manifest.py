@@ -101,9 +101,7 @@ def read_manifest(directory: Path) -> Manifest:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a manifest of this library, or is damaged; copy it again") from error
     if kind != FORMAT or number != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} is {kind!r} version {number!r}; this griffin-core reads {FORMAT!r} {FORMAT_VERSION}"
-        )
+        raise CheckpointError(f"{path} is {kind!r} version {number!r}; expected {FORMAT!r} version {FORMAT_VERSION}")
     if own != _self_hash({"format": kind, "format_version": number, **asdict(manifest)}):
         raise CheckpointError(f"{path} does not match its own hash, so it was changed or damaged; copy it again")
     _check_names(path, manifest)

@@ -16,7 +16,7 @@ from typing import Any
 
 from griffin_core.checkpoints import manifest as manifests
 from griffin_core.checkpoints.detect import NATIVE, describe, detect
-from griffin_core.checkpoints.files import named_errors, replacing, write_file
+from griffin_core.checkpoints.files import OLD, named_errors, replacing, write_file
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, from_exchange, to_exchange
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, FileRecord, Manifest
 from griffin_core.checkpoints.shards import INDEX_FILE, Shard, index_json, parse_size, plan_shards, read_layout
@@ -217,11 +217,12 @@ def _checked_names(tokenizer_files: Mapping[str, bytes]) -> Mapping[str, bytes]:
 
 
 def _require_native(directory: Path) -> None:
+    old = directory.with_name(directory.name + OLD)
+    if not directory.exists() and old.exists():
+        raise CheckpointError(f"{directory} is gone, but an interrupted writer left the last one; rename {old} back")
     found = detect(directory)
-    if found is None:
-        raise CheckpointError(f"{directory} is not a checkpoint; {describe(None)}")
     if found != NATIVE:
-        raise CheckpointError(f"{directory} is not a native checkpoint but {describe(found)}")
+        raise CheckpointError(f"{directory} is {describe(found)}")
 
 
 def _check_values(directory: Path, params: Mapping[str, Array]) -> None:

@@ -94,9 +94,8 @@ def read_layout(directory: Path, listed: Mapping[str, Any]) -> dict[str, dict[st
     layout = {file: read_header(directory / file) for file in files}
     found = {name: file for file, infos in layout.items() for name in infos}
     for name in sorted(set(weight_map) ^ set(found)):
-        raise CheckpointError(
-            f"{directory}: tensor {name!r} is {'lost from' if name in weight_map else 'not in'} the index"
-        )
+        where = "its shard" if name in weight_map else "the index"
+        raise CheckpointError(f"{directory}: tensor {name!r} is missing from {where}; copy the checkpoint again")
     doubled = [name for file, infos in layout.items() for name in infos if weight_map[name] != file]
     if doubled:
         raise CheckpointError(f"{directory}: tensor {doubled[0]!r} is not in the one shard that the index names")
