@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -25,47 +25,13 @@ _SHOWN_PROMPT = 60
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
-def generate(
-    *,
-    prompt: Annotated[list[str] | None, Text] = None,
-    prompt_file: Path | None = None,
-    checkpoint: Path | None = None,
-    max_new_tokens: int = 128,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float | None = None,
-    repetition_window: int | None = None,
-    seed: int | None = None,
-    greedy: bool = False,
-    stop: Annotated[list[str] | None, Text] = None,
-    stop_id: list[int] | None = None,
-    save_state: Path | None = None,
-    load_state: Path | None = None,
-    backend: str | None = None,
-    kernel: str | None = None,
-    dtype: str | None = None,
-    no_verify: bool = False,
-    json: bool = False,
-) -> int:
-    """Generate text; save and resume the state.
-
-    One prompt is streamed as it is made; several are printed in order.
-    Without --checkpoint the small model of the package is used. The
-    tokenizer's end-of-text token ends a text. With --load-state the
-    settings of the saved state hold unless they are given.
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How tokens are chosen.
 
     Parameters
     ----------
-    prompt
-        Text to continue; repeat it for a batch.
-    prompt_file
-        File whose whole text is one more prompt; - is standard input.
-    checkpoint
-        Directory of a native checkpoint.
-    max_new_tokens
-        New tokens of each prompt at most.
     temperature
         0 takes the most probable token; default 1.
     top_k
@@ -82,14 +48,34 @@ def generate(
         Of the random draws; prompt number r (from 0) uses seed + r; default 0.
     greedy
         The same as --temperature 0.
-    stop
-        Text that ends a row, and is not part of it; repeat it for several.
-    stop_id
-        Token id that ends a row, instead of the tokenizer's end-of-text token; repeat it for several.
-    save_state
-        Write the state after the text to this file; it belongs to this config and these weights.
-    load_state
-        Continue from this file; a prompt is then optional and is read first.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    repetition_window: int | None = None
+    seed: int | None = None
+    greedy: bool = False
+
+    def sampling(self, saved: SavedState | None) -> Sampling:
+        """What is given, over the settings of a saved state or the defaults."""
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "greedy"}
+        if self.greedy and given.setdefault("temperature", 0.0):
+            raise InputError(f"--greedy and --temperature {self.temperature} contradict each other; give one")
+        return dataclasses.replace(Sampling() if saved is None else saved.sampling, **given)
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What generates.
+
+    Parameters
+    ----------
+    checkpoint
+        Directory of a native checkpoint.
     backend
         Instead of GRIFFIN_BACKEND.
     kernel
@@ -98,27 +84,79 @@ def generate(
         Of weights and products; default float32.
     no_verify
         Skip hashing the checkpoint's files.
+    """
+
+    checkpoint: Path | None = None
+    backend: str | None = None
+    kernel: str | None = None
+    dtype: str | None = None
+    no_verify: bool = False
+
+    def load(self) -> Model:
+        """The model; the packaged one when no checkpoint is named."""
+        from griffin_core import api
+
+        path = api.packaged_checkpoint() if self.checkpoint is None else self.checkpoint
+        dtype = self.dtype or "float32"  # not the checkpoint's: in float32 all backends write the same greedy text
+        return api.load(path, backend=self.backend, kernel=self.kernel, dtype=dtype, verify=not self.no_verify)
+
+
+_DEFAULT_CHOICE, _DEFAULT_SOURCE = Choice(), Source()
+
+
+def generate(
+    *,
+    prompt: Annotated[list[str] | None, Text] = None,
+    prompt_file: Path | None = None,
+    max_new_tokens: int = 128,
+    choice: Choice = _DEFAULT_CHOICE,
+    stop: Annotated[list[str] | None, Text] = None,
+    stop_id: list[int] | None = None,
+    save_state: Path | None = None,
+    load_state: Path | None = None,
+    source: Source = _DEFAULT_SOURCE,
+    json: bool = False,
+) -> int:
+    """Generate text; save and resume the state.
+
+    One prompt is streamed as it is made; several are printed in order.
+    Without --checkpoint the small model of the package is used. The
+    tokenizer's end-of-text token ends a text. With --load-state the
+    settings of the saved state hold unless they are given.
+
+    Parameters
+    ----------
+    prompt
+        Text to continue; repeat it for a batch.
+    prompt_file
+        File whose whole text is one more prompt; - is standard input.
+    max_new_tokens
+        New tokens of each prompt at most.
+    choice
+        How tokens are chosen.
+    stop
+        Text that ends a row, and is not part of it; repeat it for several.
+    stop_id
+        Token id that ends a row, instead of the tokenizer's end-of-text token; repeat it for several.
+    save_state
+        Write the state after the text to this file; it belongs to this config and these weights.
+    load_state
+        Continue from this file; a prompt is then optional and is read first.
+    source
+        What generates.
     json
         Print one JSON document: texts, tokens, tokens per second.
     """
+    from griffin_core.generation import run as runs
     from griffin_core.generation import service, state_file
 
     prompts = _prompts(prompt, prompt_file, load_state)
+    runs.check_count(max_new_tokens)
     if save_state is not None:
         state_file.check_writable(save_state)
     saved = None if load_state is None else state_file.load_state(load_state)
-    changes = {
-        "temperature": _temperature(temperature, greedy),
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "repetition_window": repetition_window,
-        "seed": seed,
-    }
-    sampling = _sampling(saved, changes)
-    service.check_count(max_new_tokens)
-    model = _model(checkpoint, backend, kernel, dtype, verify=not no_verify)
+    sampling = choice.sampling(saved)
+    model = source.load()
     run = service.begin(
         model,
         prompts,
@@ -132,9 +170,7 @@ def generate(
     )
     out = Output(json)
     _print(run, prompts, out)
-    size = None
-    if save_state is not None:
-        size = state_file.save_state(save_state, run.session, sampling, model.digest)
+    size = None if save_state is None else state_file.save_state(save_state, run.session, sampling, model.digest)
     _report(run, model, out, save_state, size)
     return 0
 
@@ -157,25 +193,6 @@ def _read_text(path: Path) -> str:
         raise InputError(f"cannot read the prompt file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"the prompt file {path} is not UTF-8 at byte {error.start}; convert it first") from error
-
-
-def _temperature(temperature: float | None, greedy: bool) -> float | None:
-    if greedy and temperature not in (None, 0.0):
-        raise InputError(f"--greedy and --temperature {temperature} contradict each other; give one")
-    return 0.0 if greedy else temperature
-
-
-def _sampling(saved: SavedState | None, changes: dict[str, Any]) -> Sampling:
-    base = Sampling() if saved is None else saved.sampling
-    return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _model(checkpoint: Path | None, backend: str | None, kernel: str | None, dtype: str | None, verify: bool) -> Model:
-    from griffin_core import api
-
-    # Not the checkpoint's own dtype: in float32 every backend writes the same greedy text.
-    path = api.packaged_checkpoint() if checkpoint is None else checkpoint
-    return api.load(path, backend=backend, kernel=kernel, dtype=dtype or "float32", verify=verify)
 
 
 def _print(run: Run, prompts: list[str] | None, out: Output) -> None:

@@ -26,8 +26,10 @@ def checkpoint(tiny, tmp_path_factory):
 def griffin(checkpoint, capsys):
     """``griffin("--prompt", ...)``: exit code, stdout and stderr of ``griffin generate`` on the tiny model."""
 
-    def run(*words, backend="numpy"):
-        code = main(["generate", "--checkpoint", str(checkpoint), "--backend", backend, *map(str, words)])
+    def run(*words):
+        for name, value in (("--checkpoint", checkpoint), ("--backend", "numpy")):
+            words = words if name in words else (name, value, *words)
+        code = main(["generate", *map(str, words)])
         out = capsys.readouterr()
         return code, out.out, out.err
 
@@ -128,16 +130,13 @@ def test_wrong_use_is_one_line_and_leaves_nothing(griffin, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_of_another_model_is_refused(griffin, tiny, tmp_path, capsys):
+def test_a_state_of_another_model_is_refused(griffin, tiny, tmp_path):
     other = tiny(seed=1)
     native.save(tmp_path / "other", other.config, other.canonical, other.tokenizer.files())
     assert griffin("--prompt", "a", "--max-new-tokens", 1, "--save-state", tmp_path / "s")[0] == 0
-    code = main(
-        ["generate", "--checkpoint", str(tmp_path / "other"), "--backend", "numpy", "--load-state", str(tmp_path / "s")]
-    )
-    out = capsys.readouterr()
-    assert (code, out.out) == (1, "")
-    assert "other weights" in out.err
+    code, out, err = griffin("--checkpoint", tmp_path / "other", "--load-state", tmp_path / "s")
+    assert (code, out) == (1, "")
+    assert "other weights" in err
 
 
 def test_it_runs_as_a_process_without_any_framework(checkpoint):
