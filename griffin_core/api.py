@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from griffin_core import env, memory, registry
 from griffin_core.checkpoints import native
@@ -18,6 +18,10 @@ from griffin_core.presets import BYTE_VOCAB, PRESETS
 from griffin_core.presets import preset as find_preset
 from griffin_core.shapes import DTYPES, Array
 from griffin_core.text.tokenizer import ByteTokenizer, from_files
+
+if TYPE_CHECKING:
+    from griffin_core.testing.conformance import Target
+    from griffin_core.testing.report import Report
 
 __all__ = ["convert", "init", "load", "packaged_checkpoint", "verify"]
 
@@ -102,8 +106,17 @@ def init(
     )
 
 
-def verify(target: str | None = None, backend: str | None = None, **options: Any) -> Any:
-    """Judge a backend, a kernel or a function ("module:attribute") against the reference: the conformance kit."""
+def verify(target: Target = None, backend: str | None = None, **options: Any) -> Report:
+    """Judge a function, a kernel or a whole backend against the reference: the conformance kit.
+
+    Args:
+        target: "module:attribute", a callable, a kernel or its name; None is the whole backend.
+        backend: as in ``load``.
+        options: as in ``griffin_core.testing.judge``: op, properties, profile, seed.
+
+    Returns:
+        A report; ``passed`` says whether all holds.
+    """
     from griffin_core.testing import conformance
 
     return conformance.verify(target, backend=backend, **options)

@@ -24,7 +24,7 @@ from griffin_core.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from griffin_core.generation.engine import Engine
     from griffin_core.generation.service import Prompt, Prompts
-    from griffin_core.scoring import Score
+    from griffin_core.training.evaluate import Evaluation
 
 
 @dataclass(eq=False, kw_only=True)
@@ -167,15 +167,18 @@ class Model:
 
         return service.stream(self, prompt, **self._options(max_new_tokens, stop, settings))
 
-    def score(self, text: str) -> Score:
-        """How well the model predicts a text: log-probabilities, bits per byte, perplexity.
+    def score(self, text: str) -> Evaluation:
+        """How well the model predicts a text, as one document: bits per byte, perplexity, loss by position.
 
         Raises:
             InputError: the text is empty, or there is no tokenizer.
         """
-        from griffin_core.scoring import score
+        from griffin_core.text.files import Document
+        from griffin_core.training.evaluate import evaluate
 
-        return score(self, text)
+        if not text:
+            raise InputError("text is empty; give at least one character to score")
+        return evaluate(self, [Document("text", text)])
 
     def save(self, directory: str | Path, overwrite: bool = False, max_shard_size: int | str | None = None) -> None:
         """Write a native checkpoint, whole or not at all.
