@@ -89,9 +89,9 @@ class Model:
         """
         rows = self._rows(tokens, "tokens")
         where = None if positions is None else self._rows(positions, "positions")
-        check_tokens(self.config, rows, where)
         if where is not None:
             check_positions(where, rows.shape, None if state is None else self._positions(state))
+        check_tokens(self.config, rows, where)
         memory.require(2 * 4 * rows.size * self.config.vocab_size, f"the logits of {rows.size} tokens")
         module = self.module
         native = None if where is None else module.from_numpy(where, device=self.device)
