@@ -19,6 +19,7 @@ from griffin_core.errors import (
     NotEnoughMemory,
     RandomWeightsWarning,
     StateMismatch,
+    TrainingError,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "Sampling",
     "StateMismatch",
     "TrainerOptions",
+    "TrainingError",
     "__version__",
     "backend_names",
     "convert",

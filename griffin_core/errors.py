@@ -55,6 +55,12 @@ class ConformanceError(GriffinError):
     exit_code = 1
 
 
+class TrainingError(GriffinError):
+    """Training cannot go on: the loss or its gradient is NaN or infinite."""
+
+    exit_code = 1
+
+
 class RandomWeightsWarning(UserWarning):
     """Text is generated from weights that were never trained."""
 

@@ -155,9 +155,10 @@ _FILL = {"tokens": 0, "targets": NO_LOSS, "positions": PAD}
 
 def _read(model: Model, batch: dict[str, Array], state: Any) -> tuple[Any, Any]:
     tokens, positions = (model.module.from_numpy(batch[name], device=model.device) for name in ("tokens", "positions"))
-    return model.module.hidden(
+    x, state = model.module.hidden(
         model.config, model.params, tokens, positions=positions, state=state, padding="right", kernel=model.kernel
     )
+    return x, state
 
 
 def _charged(model: Model, batch: dict[str, Array], x: Any) -> Iterator[tuple[Array, Array]]:
