@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 from griffin_core import env, registry
 
-_REFERENCE = ("attention", "conv1d", "model", "norms", "rg_lru", "sampling", "scan")
+_REFERENCE = ("attention", "conv1d", "model", "norms", "rg_lru", "scan")
 # The shapes in signatures are checked in every call that the tests make; users do not pay for it.
 install_import_hook([f"griffin_core.reference.{name}" for name in _REFERENCE], "beartype.beartype")
 

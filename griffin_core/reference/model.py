@@ -151,7 +151,7 @@ def _attention_block(layer: _Layer, x: Array, state: Mapping[str, Array] | None)
     q, k, v = (layer.dense(f"temporal_block.{name}_proj", x) for name in "qkv")
     q = q.reshape(*q.shape[:2], config.num_heads, config.head_dim)
     y, new = local_attention(q, k, v, layer.positions, state, config.attention_window)
-    y = layer.tap("attention", y.reshape(*y.shape[:2], -1))
+    y = layer.tap("attention", y.reshape(*x.shape[:2], config.num_heads * config.head_dim))
     return layer.dense("temporal_block.o_proj", y), {} if new is None else {"k": new["k"], "v": new["v"]}
 
 

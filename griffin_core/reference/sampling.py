@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from griffin_core.reference.numeric import quiet, wide
 from griffin_core.sampling import Sampling, SamplingRows
@@ -19,7 +20,7 @@ _ROUND_GROUPS = 5
 
 
 @quiet
-def threefry2x32(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
+def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ArrayLike]) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds (Salmon et al. 2011): two uint32 words for each key and counter."""
     keys = [np.asarray(word, np.uint32) for word in key]
     keys.append(keys[0] ^ keys[1] ^ _PARITY)
@@ -68,6 +69,7 @@ def weights(scores: Float[Array, " v"], settings: Sampling) -> Float[Array, " v"
     return out
 
 
+@quiet
 def sample(
     scores: Float[Array, "b v"], rows: SamplingRows, positions: Int[Array, " b"]
 ) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
