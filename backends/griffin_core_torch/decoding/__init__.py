@@ -1,0 +1,1 @@
+"""Decoding: many tokens in one call, a few tensor operations each."""
