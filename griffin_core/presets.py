@@ -106,6 +106,13 @@ def _tiny(name: str, pattern: tuple[str, ...], window: int | None, released: boo
     return Preset(name, config, "released" if released else "paper", "byte-level, about a million parameters")
 
 
+def _mini() -> Preset:
+    config = _tiny("griffin-tiny", GRIFFIN_PATTERN, 256).config.replace(
+        width=192, mlp_width=576, lru_width=192, head_dim=48
+    )
+    return Preset("griffin-mini", config, "paper", "byte-level, under three million parameters")
+
+
 def _all_presets() -> dict[str, Preset]:
     presets = [_paper(family, size) for family in _PAPER_FAMILIES for size in _PAPER_SIZES]
     presets += [_released("recurrentgemma-2b", 2560, 10, 26), _released("recurrentgemma-9b", 4096, 16, 38)]
@@ -115,6 +122,7 @@ def _all_presets() -> dict[str, Preset]:
         _tiny("hawk-tiny", HAWK_PATTERN, 128),
         _tiny("mqa-tiny", MQA_PATTERN, None),
         _tiny("recurrentgemma-tiny", GRIFFIN_PATTERN, 129, released=True),
+        _mini(),
     ]
     return {preset.name: preset for preset in presets}
 
