@@ -87,7 +87,7 @@ class RecurrentStep:
         self.dtype = state[self.name + "conv"].dtype
         h = state[self.name + "h"]
         self.blocks = (h.shape[0], config.gate_blocks, config.block_width)
-        self.h = h.view(self.blocks).transpose(0, 1).contiguous()
+        self.h = h.view(self.blocks).transpose(0, 1).clone(memory_format=torch.contiguous_format)
         conv = state[self.name + "conv"].to(h.dtype)
         self.ring = torch.cat([conv, torch.empty_like(conv[:, :1])], dim=1)
         self.slots, self.phase = self.ring.unbind(1), conv.shape[1]
