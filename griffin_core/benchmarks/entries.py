@@ -76,7 +76,9 @@ class Plan:
         used = dtype or self.setup.dtype
         call = self.timers.products(listing, used)
         read = weights_read(listing) * DTYPES[used].itemsize if self.setup.sizes.context else 0
-        return Entry(contender=Contender(name=name, call=_repeat(call, per), per=per), flops=total_flops(listing), moved=read)
+        return Entry(
+            contender=Contender(name=name, call=_repeat(call, per), per=per), flops=total_flops(listing), moved=read
+        )
 
     def entry(self, name: str, call: work.Call, versus: str, **options: Any) -> Entry:
         """An entry of ours: ``per`` and the rest go to the contender and the entry."""
@@ -90,7 +92,9 @@ class Plan:
         sizes = self.setup.sizes
         found = self.timers.peers(path, self.setup.config, sizes.batch, sizes.tokens, sizes.context)
         return [
-            Entry(contender=Contender(name=name, call=call, per=per, limit=PEER_SECONDS), versus=versus(name), rate=rate)
+            Entry(
+                contender=Contender(name=name, call=call, per=per, limit=PEER_SECONDS), versus=versus(name), rate=rate
+            )
             for name, call in found
         ]
 
@@ -103,7 +107,9 @@ def prefill(plan: Plan) -> list[Entry]:
     full = body + logit_products(setup.config, sizes.batch * sizes.tokens)
     ours, every, bare_every = "state and last logits", "all logits", f"{BARE}, all logits"
     entries = [
-        plan.entry(ours, work.prefill(setup, every=False), BARE, target=plan.target("prefill"), flops=total_flops(last)),
+        plan.entry(
+            ours, work.prefill(setup, every=False), BARE, target=plan.target("prefill"), flops=total_flops(last)
+        ),
         plan.products(BARE, last),
         plan.entry(every, work.prefill(setup, every=True), bare_every, flops=total_flops(full)),
         plan.products(bare_every, full),
@@ -149,25 +155,32 @@ def train(plan: Plan) -> list[Entry]:
 
 
 def scan(plan: Plan) -> list[Entry]:
-    """Every kernel of the bare scan (or the named one), the numpy backend's loop, and the copy."""
+    """Every kernel of the bare scan (or the named one), the numpy backend's beside them, and the copy."""
     setup = plan.setup
     sizes = setup.sizes
     moved = SCAN_BYTES * sizes.batch * sizes.tokens * sizes.width
-    chosen = registry.requested_kernel(setup.kernel)
-    names = [k.name for k in registry.kernels(setup.name) if k.op == "linear_scan"] if chosen == registry.AUTO else [chosen]
+    wanted = registry.requested_kernel(setup.kernel)
     entries = [
-        plan.entry(f"{setup.name} {name}", work.scan(setup, name), COPY, rate=True, target=plan.target("scan"), moved=moved)
-        for name in names
+        plan.entry(
+            f"{setup.name} {name}", work.scan(setup, name), COPY, rate=True, target=plan.target("scan"), moved=moved
+        )
+        for name in (_scan_kernels(setup.name) if wanted == registry.AUTO else [wanted])
     ]
     if setup.name != "numpy":
         beside = dataclasses.replace(setup, name="numpy", module=registry.load_backend("numpy"))
-        first = next(k.name for k in registry.kernels("numpy") if k.op == "linear_scan")
-        entries.append(plan.entry(f"numpy {first}", work.scan(beside, first), COPY, rate=True, moved=moved))
+        entries += [
+            plan.entry(f"numpy {name}", work.scan(beside, name), COPY, rate=True, moved=moved)
+            for name in _scan_kernels("numpy")
+        ]
     copied = moved * DTYPES[setup.dtype].itemsize // DTYPES["float32"].itemsize
     return [*entries, Entry(contender=Contender(name=COPY, call=plan.timers.copy(copied)), moved=copied)]
 
 
 ENTRIES: dict[str, Callable[[Plan], list[Entry]]] = {"scan": scan, "prefill": prefill, "decode": decode, "train": train}
+
+
+def _scan_kernels(backend: str) -> list[str]:
+    return [kernel.name for kernel in registry.kernels(backend) if kernel.op == "linear_scan"]
 
 
 def _has_bfloat16(plan: Plan) -> bool:

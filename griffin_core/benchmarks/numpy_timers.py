@@ -24,7 +24,9 @@ def products(listing: Sequence[Product], dtype: str) -> Call:
 
     pairs = []
     for p in listing:
-        left = operand("left", p.batch, p.k, p.m).mT if p.form == WEIGHT_GRADIENT else operand("left", p.batch, p.m, p.k)
+        left = (
+            operand("left", p.batch, p.k, p.m).mT if p.form == WEIGHT_GRADIENT else operand("left", p.batch, p.m, p.k)
+        )
         across = p.form in (INPUT_GRADIENT, WEIGHT_GRADIENT)
         right = operand(p.weight or "right", p.batch, *((p.k, p.n) if across else (p.n, p.k)))
         pairs.append((left, right if across else right.mT))

@@ -60,7 +60,10 @@ class Ratio:
 
 
 def interleave(
-    contenders: Sequence[Contender], runs: int, clock: Clock = time.perf_counter, told: Callable[[str], None] | None = None
+    contenders: Sequence[Contender],
+    runs: int,
+    clock: Clock = time.perf_counter,
+    told: Callable[[str], None] | None = None,
 ) -> dict[str, Timing]:
     """Time every contender ``runs`` times, in turn: A B C A B C ...; one call each comes first, as warm-up.
 

@@ -52,7 +52,9 @@ class Product:
 
 def model_products(config: GriffinConfig, batch: int, tokens: int, context: int = 0) -> list[Product]:
     """Products of ``hidden`` for [batch, tokens] after ``context`` tokens."""
-    return [p for layer, kind in enumerate(config.layer_kinds) for p in _layer(config, layer, kind, batch, tokens, context)]
+    return [
+        p for layer, kind in enumerate(config.layer_kinds) for p in _layer(config, layer, kind, batch, tokens, context)
+    ]
 
 
 def logit_products(config: GriffinConfig, rows: int) -> list[Product]:
@@ -86,9 +88,7 @@ def _gradients(product: Product) -> tuple[Product, Product]:
     )
 
 
-def _layer(
-    config: GriffinConfig, layer: int, kind: str, batch: int, tokens: int, context: int
-) -> Iterator[Product]:
+def _layer(config: GriffinConfig, layer: int, kind: str, batch: int, tokens: int, context: int) -> Iterator[Product]:
     rows, m, f = batch * tokens, config.width, config.mlp_width
 
     def linear(name: str, width_in: int, width_out: int) -> Product:

@@ -87,7 +87,9 @@ class Report:
 
 def _cells(row: Row) -> list[object]:
     ratio = row.ratio
-    figures: list[object] = [None, None, None] if ratio is None else [_round(r) for r in (ratio.median, ratio.low, ratio.high)]
+    figures: list[object] = (
+        [None, None, None] if ratio is None else [_round(r) for r in (ratio.median, ratio.low, ratio.high)]
+    )
     target = None if row.target is None else row.target.text()
     met = None if row.met is None else ("yes" if row.met else "NO")
     return [row.name, _round(1e3 * row.seconds), *figures, target, met, row.note]

@@ -94,7 +94,9 @@ def load_timers(name: str, module: ModuleType) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != where:
             raise
-        raise BackendError(f"the {name} backend has no {where}; griffin bench needs it to time bare products") from error
+        raise BackendError(
+            f"the {name} backend has no {where}; griffin bench needs it to time bare products"
+        ) from error
 
 
 def _checked(path: str, dtype: str, threads: int, sizes: Sizes | None) -> Sizes:

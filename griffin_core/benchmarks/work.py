@@ -91,7 +91,9 @@ def decode(setup: Setup) -> Call:
 def train(setup: Setup) -> Call:
     """A call that takes one optimiser step on full rows."""
     trainer = capability(setup.name, setup.module, "Trainer")(
-        setup.config, init_params(setup.config, _SEED, "released"), TrainerOptions(steps=1000, compute_dtype=setup.dtype)
+        setup.config,
+        init_params(setup.config, _SEED, "released"),
+        TrainerOptions(steps=1000, compute_dtype=setup.dtype),
     )
     text = setup.tokens(setup.sizes.tokens + 1)
     positions = np.broadcast_to(np.arange(setup.sizes.tokens, dtype=np.int32), (setup.sizes.batch, setup.sizes.tokens))
