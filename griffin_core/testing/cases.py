@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-DECAYS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6", "one", "zero", "subnormal", "mixed")
+DECAYS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6", "1e-8", "one", "zero", "subnormal", "mixed")
 """1 - a around a power of ten; a exactly 1; a exactly 0; log a and a below the smallest normal; all in turn."""
 RESETS = ("none", "start", "every", "edges", "random")
 """Where documents start: nowhere, at 0, everywhere, at and beside multiples of 16 and 256, anywhere."""

@@ -13,7 +13,7 @@ from griffin_core.testing.cases import DECAYS, Case
 Inputs = dict[str, Any]
 """Arrays by flat argument name; None where absent, a plain number where an argument is static."""
 
-_OPEN_GATE, _CLOSED_GATE = 50.0, -100.0
+_OPEN_GATE, _SHUT_GATE = 100.0, -120.0
 
 
 def generator(case: Case, purpose: int = 0) -> np.random.Generator:
@@ -97,11 +97,11 @@ def _gate(kind: str, rng: np.random.Generator, width: int) -> tuple[Array, Array
     level = np.ones(width)
     sign = np.where(rng.random(width) < 0.5, -1.0, 1.0)
     if kind == "one":
-        return _OPEN_GATE * sign, _CLOSED_GATE * level, 0.5 * level
+        return _OPEN_GATE * sign, _SHUT_GATE * level, 0.5 * level
     if kind == "zero":
-        return 0.0 * level, _OPEN_GATE * level, 20.0 * level
+        return 0.5 * _OPEN_GATE * sign, 0.5 * _OPEN_GATE * level, 20.0 * level
     if kind == "subnormal":
-        return _OPEN_GATE * sign, -70.0 * level, -20.0 * level
+        return 0.5 * _OPEN_GATE * sign, -70.0 * level, -20.0 * level
     softplus = float(kind) / 4.0 * (0.5 + rng.random(width))
     return 0.0 * level, 0.0 * level, np.log(np.expm1(softplus))
 

@@ -1,0 +1,97 @@
+"""``griffin verify``: the conformance kit as a command."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from griffin_core.cli.console import Output, console
+
+if TYPE_CHECKING:
+    from griffin_core.testing.report import Report
+
+_COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+
+
+def verify(
+    *,
+    backend: str | None = None,
+    kernel: str | None = None,
+    op: str | None = None,
+    profile: str = "quick",
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Judge a backend, a kernel or your own function against the float64 reference.
+
+    Without --kernel every kernel of the backend is judged, and the laws of whole models on tiny ones. A function of
+    your own is named module:attribute (this folder is on the path); it takes the backend's arrays:
+    fn(x[b t d], log_a[b t d], h0 float32 [b d] or None, reset bool [b t] or None) -> (y[b t d], h float32 [b d]).
+
+    Exit code 0: all holds. 1: a property fails; the shrunk case and code that shows it again are printed.
+
+    Args:
+        backend: Whose arrays and kernels; GRIFFIN_BACKEND, or the first that is installed.
+        kernel: A kernel's name, or module:attribute of a function or a Kernel.
+        op: The operation that your function claims to be (linear_scan), or the only one to judge.
+        profile: How many cases are drawn: quick, ci or thorough.
+        seed: Seed of the draws; equal seeds draw equal cases.
+        json: Print one JSON document instead of a table.
+    """
+    from griffin_core.testing import conformance
+
+    out = Output(json)
+    with _here_on_path(), _spinner() as tell:
+        report = conformance.judge(kernel, backend=backend, op=op, profile=profile, seed=seed, progress=tell)
+    _show(out, report)
+    out.result({**report.to_dict(), "profile": profile, "seed": seed})
+    return 0 if report.passed else 1
+
+
+def _show(out: Output, report: Report) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=report.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, justify in (("property", "left"), ("verdict", "left"), ("cases", "right"), ("of bound", "right"), ("note", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    subject = ""
+    for owner, name, status, cases, ratio, note in report.rows():
+        if owner != subject:
+            table.add_section()
+            table.add_row(f"[bold]{escape(owner)}[/]")
+            subject = owner
+        colour = _COLOURS[status]
+        table.add_row(f"  {escape(name)}", f"[{colour}]{status}[/]", cases, ratio, escape(note))
+    console(out.stream).print(table)
+    if report.failures:
+        out.say(report.details())
+    counts = report.to_dict()["counts"]
+    verdict = "all holds" if report.passed else "it does not hold" if report.failures else "nothing could be judged"
+    out.say(f"{verdict}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+
+
+@contextlib.contextmanager
+def _here_on_path() -> Iterator[None]:
+    """Modules of the current folder can be imported while the command runs."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+@contextlib.contextmanager
+def _spinner() -> Iterator[Callable[[str], None]]:
+    """A line on stderr that says what is judged (nothing when stderr is no terminal)."""
+    target = console()
+    if not target.is_terminal:
+        yield lambda name: None
+        return
+    with target.status("judging") as status:
+        yield lambda name: status.update(f"judging {name}")
