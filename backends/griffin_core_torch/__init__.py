@@ -9,6 +9,7 @@ from griffin_core_torch.arrays import from_numpy, to_numpy, vjp
 from griffin_core_torch.attention.compose import local_attention
 from griffin_core_torch.conv.compose import conv1d
 from griffin_core_torch.decoding.loop import decode
+from griffin_core_torch.devices import devices
 from griffin_core_torch.kernels import KERNELS
 from griffin_core_torch.model import forward, hidden, logits
 from griffin_core_torch.native import dump_params, dump_state, init_state, load_params, load_state, put, take
@@ -21,6 +22,7 @@ __all__ = [
     "Trainer",
     "conv1d",
     "decode",
+    "devices",
     "dump_params",
     "dump_state",
     "forward",
