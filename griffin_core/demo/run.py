@@ -18,6 +18,7 @@ from griffin_core.cli.console import Output, to_json
 from griffin_core.demo import parts, training
 from griffin_core.demo.report import write_page
 from griffin_core.errors import InputError
+from griffin_core.protocol import capability
 from griffin_core.text.corpus import HELDOUT_FRACTION, embedded_corpus
 from griffin_core.training.progress import ProgressReporter
 
@@ -54,7 +55,7 @@ def run(options: DemoOptions, output: Output) -> dict[str, Any]:
     begun = time.perf_counter()
     training.check_seconds(options.seconds)
     backend = registry.choose_backend(options.backend)
-    registry.load_backend(backend)
+    capability(backend, registry.load_backend(backend), "Trainer")
     _make_room(options)
     report: dict[str, Any] = {"backend": backend, "versions": versions(), "machine": platform.machine()}
     report |= _train(options, backend, output)
