@@ -18,7 +18,7 @@ install_import_hook([f"griffin_core.reference.{name}" for name in _REFERENCE], "
 
 settings.register_profile("quick", max_examples=15, derandomize=True, deadline=None, database=None)
 settings.register_profile("ci", max_examples=50, derandomize=True, deadline=None, database=None)
-settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
+settings.register_profile("thorough", max_examples=300, deadline=None, print_blob=True)
 settings.load_profile(str(env.read("GRIFFIN_TEST_PROFILE")))
 
 

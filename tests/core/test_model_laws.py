@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -210,3 +210,14 @@ def test_a_full_global_state_refuses_more() -> None:
         run("global", tokens[:, :1], None, state)
     y, _ = run("global", tokens[:, :1], np.zeros((1, 1), np.int32), state)
     close(y, run("global", tokens[:, :1])[0])
+
+
+LAWS = [law for name, law in sorted(globals().items()) if hasattr(law, "hypothesis")]
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__.removeprefix("test_"))
+def test_thoroughly(law: Callable[[], None]) -> None:
+    """The same laws, where the profile draws many cases."""
+    assert len(LAWS) == 7
+    law()
