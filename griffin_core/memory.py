@@ -80,6 +80,7 @@ def training(
     copy = weight_bytes(config, compute_dtype) if width < 4 else 0
     layers = [_layer_values(config, kind) for kind in config.layer_kinds]
     kept = config.num_layers * config.width + max(layers) if checkpoint_activations else sum(layers)
+    kept += 2 * max(layers)  # the layer in work, forward or backward, and its gradients
     return Estimate(full + copy, 0, full, 2 * full, batch * length * kept * width)
 
 

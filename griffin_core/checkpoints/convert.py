@@ -14,6 +14,7 @@ from griffin_core.checkpoints import native
 from griffin_core.checkpoints.detect import FORMATS, NATIVE, describe, detect
 from griffin_core.checkpoints.native import Checkpoint, Progress
 from griffin_core.checkpoints.shards import Shard
+from griffin_core.checkpoints.tensor_file import WORKING_BYTES
 from griffin_core.errors import CheckpointError, ConfigError, nearest
 
 READERS: dict[str, Callable[..., Checkpoint]] = {NATIVE: native.read}
@@ -30,17 +31,25 @@ class Plan:
         source_format, target_format: names in ``detect.FORMATS``.
         checkpoint: the opened source.
         shards: files to write and the tensors in them, with their target dtypes.
+        dtype, max_shard_size: as they were asked for.
     """
 
     source_format: str
     target_format: str
     checkpoint: Checkpoint
     shards: tuple[Shard, ...]
+    dtype: str | None = None
+    max_shard_size: int | str | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of tensors to write."""
         return sum(shard.nbytes for shard in self.shards)
+
+    @property
+    def peak(self) -> int:
+        """Bytes of memory that writing takes: a few blocks of one tensor, however large the model is."""
+        return WORKING_BYTES
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per tensor: source name and dtype, target name and dtype, transform, shape, shard, bytes."""
@@ -83,7 +92,7 @@ def plan(
         raise CheckpointError(f"{src} cannot be converted: it is {describe(found)}")
     checkpoint = READERS[found](src, verify=verify, progress=progress)
     shards = native.plan(checkpoint.config, checkpoint.params, dtype, max_shard_size)
-    return Plan(found, to, checkpoint, shards)
+    return Plan(found, to, checkpoint, shards, dtype, max_shard_size)
 
 
 def convert(
@@ -112,16 +121,21 @@ def convert(
         ConfigError, CheckpointError: as in ``plan`` and ``native.save``; nothing is left at ``dst``.
     """
     made = plan(src, to, dtype, max_shard_size, verify)
+    execute(made, dst, overwrite, progress)
+    return made
+
+
+def execute(made: Plan, dst: str | Path, overwrite: bool = False, progress: Progress | None = None) -> None:
+    """Write what a plan says; arguments and errors as in ``convert``."""
     checkpoint = made.checkpoint
-    WRITERS[to](
+    WRITERS[made.target_format](
         dst,
         checkpoint.config,
         checkpoint.params,
         checkpoint.tokenizer_files,
         metadata={**checkpoint.manifest.metadata, "converted_from": made.source_format},
-        dtype=dtype,
-        max_shard_size=max_shard_size,
+        dtype=made.dtype,
+        max_shard_size=made.max_shard_size,
         overwrite=overwrite,
         progress=progress,
     )
-    return made

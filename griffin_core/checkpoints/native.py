@@ -169,7 +169,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if MANIFEST_FILE not in present or not is_native(target):
         raise CheckpointError(f"{target} exists and is not a native checkpoint; choose another directory")
     if not overwrite:
-        raise CheckpointError(f"{target} already holds a checkpoint; choose another directory, or allow overwriting")
+        raise CheckpointError(f"{target} already holds a checkpoint; choose another directory, or ask to overwrite it")
     strangers = set(present) - set(manifests.read_manifest(target).files) - {MANIFEST_FILE}
     if strangers:
         raise CheckpointError(f"{target} also holds {min(strangers)!r}, which overwriting would delete; move it away")

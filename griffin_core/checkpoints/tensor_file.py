@@ -31,6 +31,8 @@ _MAX_HEADER = 100_000_000
 _MAX_RANK = 8
 _BLOCK = 1 << 22
 """Elements converted, checked, hashed and written at a time."""
+WORKING_BYTES = 3 * 4 * _BLOCK
+"""Memory that writing takes, whatever the tensors' size: a block, its conversion, and the check's masks."""
 
 
 @dataclass(frozen=True)

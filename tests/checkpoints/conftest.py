@@ -9,6 +9,7 @@ import pytest
 
 from griffin_core.checkpoints import native
 from griffin_core.config import GriffinConfig
+from griffin_core.errors import CheckpointError
 from griffin_core.layouts.initialise import init_params
 from griffin_core.shapes import DTYPES, Array
 from griffin_core.text.tokenizer import ByteTokenizer
@@ -73,3 +74,18 @@ def make(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+def _refuse(directory: Path, words: str | None = None, verify: bool = True) -> str:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        native.read(directory, verify=verify)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(directory) in message
+    return message
+
+
+@pytest.fixture
+def refuse() -> Callable[..., str]:
+    """Reading the directory fails with a CheckpointError of one line that names it; gives the line."""
+    return _refuse

@@ -25,7 +25,7 @@ Make = Callable[..., Path]
 COUNTER = itertools.count()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=5)
 @given(
     dtype=st.sampled_from(["float32", "float16", "bfloat16"]),
     shard=st.sampled_from([None, 1, 5000]),

@@ -1,0 +1,204 @@
+"""What ``griffin info`` shows, as plain data: backends and their kernels, the environment, presets, checkpoints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from griffin_core import env, memory, protocol, registry
+from griffin_core.checkpoints import native
+from griffin_core.checkpoints.hf_config import inexpressible
+from griffin_core.checkpoints.manifest import library_version
+from griffin_core.config import GriffinConfig
+from griffin_core.errors import GriffinError, KernelNotSupported
+from griffin_core.layouts.params import parameter_count
+from griffin_core.presets import PRESETS, preset
+from griffin_core.protocol import CONV_OP, KERNEL_OPS, KernelCall
+from griffin_core.text.tokenizer import from_files
+
+TOKENS = 2048
+"""Tokens for which memory is estimated: the length of a training row, and the capacity of a global layer."""
+CALL = (1, 256)
+"""Rows and tokens of the call for which kernels are chosen."""
+
+DTYPES = ("float32", "bfloat16")
+
+
+def environment() -> list[dict[str, Any]]:
+    """Every variable that the library reads, with its value now."""
+    return [
+        {"name": v.name, "value": env.read(v.name), "default": v.default, "meaning": v.meaning} for v in env.VARIABLES
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """Versions and sizes that decide what can run."""
+    return {
+        "griffin_core": library_version(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_available": memory.available(),
+    }
+
+
+def backends(config: GriffinConfig) -> list[dict[str, Any]]:
+    """Every registered backend: does it load, its version, devices, capabilities, and its kernels for ``config``."""
+    chosen = registry.choose_backend()
+    rows = []
+    for name in registry.backend_names():
+        problem = registry.installed(name)
+        row: dict[str, Any] = {"name": name, "chosen": name == chosen, "problem": problem}
+        if problem is None:
+            module = registry.load_backend(name)
+            row |= {
+                "version": _version(name, module),
+                "devices": _devices(module),
+                "capabilities": {what: hasattr(module, what) for what in protocol.CAPABILITIES},
+                "kernels": [_operation(name, op, config) for op in KERNEL_OPS],
+            }
+        rows.append(row)
+    return rows
+
+
+def preset_facts(name: str) -> dict[str, Any]:
+    """A preset's config, its exact parameter count, and what it needs of memory; nothing is allocated.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    found = preset(name)
+    config = found.config
+    capacity = TOKENS if config.has_global_attention else None
+    inference = {dtype: memory.inference(config, dtype, capacity=capacity) for dtype in DTYPES}
+    training = {
+        f"{dtype}{', recomputing' if recompute else ''}": memory.training(config, 1, TOKENS, dtype, recompute)
+        for dtype in DTYPES
+        for recompute in (False, True)
+    }
+    return {
+        "preset": name,
+        "about": found.about,
+        "init": found.init,
+        "config": config.to_dict(),
+        "parameters": parameter_count(config),
+        "capacity": capacity,
+        "state_bytes": {dtype: estimate.state for dtype, estimate in inference.items()},
+        "inference_bytes": {dtype: _bytes(estimate) for dtype, estimate in inference.items()},
+        "training_bytes": {how: _bytes(estimate) for how, estimate in training.items()},
+    }
+
+
+def checkpoint_facts(path: Path, verify: bool = True) -> dict[str, Any]:
+    """What a checkpoint holds and whether it is whole.
+
+    Args:
+        verify: hash every file and look for NaN; else only sizes, names and shapes are checked.
+
+    Raises:
+        CheckpointError: it is not a native checkpoint, or is damaged.
+    """
+    found = native.read(path, verify=verify)
+    config, manifest = found.config, found.manifest
+    dtypes: dict[str, int] = {}
+    for value in found.params.values():
+        dtypes[value.dtype.name] = dtypes.get(value.dtype.name, 0) + value.size
+    limits = inexpressible(config)
+    return {
+        "path": str(path),
+        "format": "native",
+        "preset": next((name for name, known in PRESETS.items() if known.config == config), None),
+        "config": config.to_dict(),
+        "parameters": parameter_count(config),
+        "dtypes": dtypes,
+        "shards": [
+            {
+                "file": file,
+                "tensors": len(infos),
+                "bytes": manifest.files[file].size,
+                "sha256": manifest.files[file].sha256,
+            }
+            for file, infos in found.layout.items()
+        ],
+        "bytes": sum(record.size for record in manifest.files.values()),
+        "integrity": "every file matches its SHA-256, no NaN" if verify else "sizes only; hashes were not checked",
+        "verified": verify,
+        "weights_sha256": found.digest,
+        "library_version": manifest.library_version,
+        "metadata": manifest.metadata,
+        "tokenizer": _tokenizer_facts(found.tokenizer_files),
+        "transformers": {"readable": not limits, "because": limits},
+    }
+
+
+def _bytes(estimate: memory.Estimate) -> dict[str, int]:
+    return {**asdict(estimate), "total": estimate.total}
+
+
+def _version(name: str, module: ModuleType) -> str | None:
+    """The framework's version; a backend's distribution is asked where no module has the backend's name."""
+    framework = sys.modules.get(name)
+    found = getattr(framework, "__version__", None)
+    if found is None:
+        owners = metadata.packages_distributions().get(module.__name__.split(".")[0], [])
+        found = metadata.version(owners[0]) if owners else None
+    return None if found is None else str(found)
+
+
+def _devices(module: ModuleType) -> list[str]:
+    """Backends may say what they can run on (``devices()``); those that do not run on the processor."""
+    listed = getattr(module, "devices", None)
+    return ["cpu"] if listed is None else [str(device) for device in listed()]
+
+
+def _operation(backend: str, op: str, config: GriffinConfig) -> dict[str, Any]:
+    """Which kernel would run one operation of ``config`` in float32, and why not the others."""
+    call = example_call(op, config)
+    records = [record for record in registry.kernels(backend) if record.op == op]
+    reasons = {record.name: record.supports(call) for record in records}
+    wanted = registry.requested_kernel()
+    part = registry.part_kernel(backend, op) if op == CONV_OP else wanted
+    try:
+        chosen, problem = registry.select_kernel(backend, op, call, part), None
+    except KernelNotSupported as error:
+        chosen, problem = None, str(error)
+    return {"op": op, "runs": None if chosen is None else chosen.name, "problem": problem, "kernels": reasons}
+
+
+def example_call(op: str, config: GriffinConfig) -> KernelCall:
+    """The call of an operation in prefill: shapes and dtypes as a backend would state them."""
+    b, t = CALL
+    d, h, k, w = config.lru_width, config.gate_blocks, config.block_width, config.conv_width
+    row, gates = (b, t, d), {"recurrent_param": (d,)}
+    shapes: dict[str, tuple[int, ...]] = {"x": row}
+    if op == "linear_scan":
+        shapes |= {"log_a": row}
+    elif op == "gated_scan":
+        shapes |= {"gate_x": row, "gate_a": row, **gates}
+    elif op == CONV_OP:
+        shapes |= {"weight": (d, 1, w), "bias": (d,)}
+    else:
+        for gate in ("input_gate", "recurrent_gate"):
+            shapes |= {f"{gate}_weight": (h, k, k), f"{gate}_bias": (h, k)}
+        shapes |= gates
+    if op == "recurrent_middle":
+        shapes |= {"conv_weight": (d, 1, w), "conv_bias": (d,)}
+    return KernelCall(shapes, dict.fromkeys(shapes, "float32"))
+
+
+def _tokenizer_facts(files: Any) -> dict[str, Any] | None:
+    """Kind, size and special ids; a tokenizer that cannot be loaded here says why."""
+    try:
+        tokenizer = from_files(files)
+    except GriffinError as error:
+        return {"kind": None, "problem": str(error)}
+    if tokenizer is None:
+        return None
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    return {"kind": type(tokenizer).__name__, "vocab_size": tokenizer.vocab_size, **ids, "problem": None}
