@@ -32,6 +32,8 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (where it is, one line of help)."""
 
+_FLAGS = ("--help", "-h", "--version")
+
 _EPILOGUE = (
     "Every verb takes --json (one JSON document on stdout, progress on stderr), -v (say which backend and "
     "kernel run) and --help. Exit codes: 0 all well, 1 a check failed, 2 wrong use."
@@ -88,8 +90,9 @@ def _show_default(value: object) -> str | None:
 def _run(words: list[str]) -> int:
     from cyclopts.exceptions import CycloptsError
 
-    if words and not words[0].startswith("-") and words[0] not in VERBS:
-        return _complain(f"unknown verb {words[0]!r}; {nearest(words[0], VERBS)}", USAGE)
+    if words and words[0] not in (*VERBS, *_FLAGS):
+        kind, known = ("option", _FLAGS) if words[0].startswith("-") else ("verb", tuple(VERBS))
+        return _complain(f"unknown {kind} {words[0]!r}; {nearest(words[0], known)}", USAGE)
     app = build_app(words[0] if words else None)
     try:
         code = app(words, result_action="return_value", exit_on_error=False, print_error=False)

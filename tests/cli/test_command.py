@@ -99,7 +99,7 @@ def test_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -> No
     ("words", "said"),
     [
         (["tran"], "unknown verb 'tran'; did you mean 'train'?"),
-        (["--colour"], "Unknown option: --colour"),
+        (["--colour"], "unknown option '--colour'; known: "),
         (["info", "--jsn"], "see griffin info --help"),
         (["train", "--preset"], "--preset"),
     ],

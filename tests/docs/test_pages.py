@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from griffin_core import cli, env
+from griffin_core.testing import laws, properties
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -103,6 +104,13 @@ def _row(variable: env.Variable) -> str:
     values = ", ".join(f"`{value}`" for value in variable.values) or "any"
     default = f"`{variable.default}`" if variable.default else "unset"
     return f"| `{variable.name}` | {values} | {default} | {variable.meaning} |"
+
+
+def test_the_page_on_verification_lists_the_kit_s_properties() -> None:
+    text = (ROOT / "docs" / "verify-a-kernel.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", text, re.MULTILINE)
+    wanted = [(p.name, p.about) for p in properties.PROPERTIES]
+    assert rows == wanted + [(name, law.about) for name, law in laws.BY_NAME.items()]
 
 
 def test_every_page_is_in_the_navigation() -> None:
