@@ -67,6 +67,8 @@ def load_backend(name: str | None = None) -> ModuleType:
     Raises:
         BackendError: unknown, not importable (the import error is quoted), or not the protocol.
     """
+    if name in _loaded:  # reading the entry points takes tens of milliseconds
+        return _loaded[name]
     chosen = choose_backend(name)
     if chosen not in _loaded:
         entry = _entries(BACKEND_GROUP)[chosen]

@@ -24,7 +24,7 @@ from griffin_core_torch.blocks import Call, LayerState
 from griffin_core_torch.loss import cross_entropy_sum
 from griffin_core_torch.model import FlatSource, Layer, run_hidden
 from griffin_core_torch.native import dump_params, load_params
-from griffin_core_torch.optimizer import FIRST, SECOND, clip, global_norm, make_adamw, moments, set_moments, set_rate
+from griffin_core_torch.optimizer import AdamW, global_norm
 
 BACKEND = "torch"
 
@@ -58,7 +58,7 @@ class Trainer:
         self.config, self.options, self.step_number = config, options, 0
         self._kernel, self._device = kernel, device
         self._params = {n: p.requires_grad_() for n, p in load_params(config, params, "float32", device).items()}
-        self._optimizer = make_adamw(config, self._params, options)
+        self._optimizer = AdamW(config, self._params, options)
         self._dtype = DTYPES[options.compute_dtype]
 
     def step(self, batch: Mapping[str, Array]) -> dict[str, float]:
@@ -90,11 +90,10 @@ class Trainer:
             "tokens": float((batch["positions"] != PAD).sum()),
         }
         if math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"]):
-            clip(gradients, figures["grad_norm"], self.options.clip_norm)
-            set_rate(self._optimizer, rate)
-            self._optimizer.step()
             self.step_number += 1
-        self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.step(self.step_number, rate, figures["grad_norm"])
+        for p in self._params.values():
+            p.grad = None
         return figures
 
     @torch.no_grad()
@@ -113,8 +112,8 @@ class Trainer:
         Raises:
             CheckpointError: the disk refuses.
         """
-        weights = {name: p.detach().cpu().numpy() for name, p in self._params.items()}
-        first, second = (moments(self._optimizer, self._params, which) for which in (FIRST, SECOND))
+        parts = (self._params, self._optimizer.first, self._optimizer.second)
+        weights, first, second = ({n: x.detach().cpu().numpy() for n, x in part.items()} for part in parts)
         state = TrainerState(self.step_number, weights, first, second)
         save_trainer_state(Path(directory), self.config, self.options, state, BACKEND)
 
@@ -126,14 +125,12 @@ class Trainer:
             CheckpointMismatch: it belongs to another config, other options or another backend.
         """
         state = load_trainer_state(Path(directory), self.config, self.options, BACKEND)
+        parts = (self._params, self._optimizer.first, self._optimizer.second)
+        saved = (state.weights, state.first_moments, state.second_moments)
         with torch.no_grad():
-            for name, p in self._params.items():
-                p.copy_(from_numpy(state.weights[name], device=self._device))
-        first, second = (
-            {name: from_numpy(array, device=self._device) for name, array in arrays.items()}
-            for arrays in (state.first_moments, state.second_moments)
-        )
-        set_moments(self._optimizer, self._params, state.step, first, second)
+            for part, arrays in zip(parts, saved, strict=True):
+                for name, x in part.items():
+                    x.copy_(from_numpy(arrays[name]))
         self.step_number = state.step
 
     def _loss(self, batch: Mapping[str, Array], scale: float) -> Tensor:

@@ -6,6 +6,8 @@ import pytest
 from griffin_core.config import GriffinConfig
 from griffin_core.presets import BYTE_VOCAB, GRIFFIN_PATTERN
 from griffin_core.schedules import TrainerOptions
+from griffin_core.text.tokenizer import ByteTokenizer
+from griffin_core.training import run as runs
 from griffin_core.training.spec import TrainSpec
 
 
@@ -26,7 +28,7 @@ def tiny_config():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def options():
     return TrainerOptions(steps=12, learning_rate=1e-2, warmup=3)
 
@@ -49,18 +51,18 @@ def make_batch():
     return make
 
 
-@pytest.fixture
-def text_file(tmp_path):
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
     """Twenty-odd documents of English-like text as JSONL."""
-    words = "the state of a layer is small and does not grow with text so long documents cost no more memory".split()
+    words = ["the", "state", "of", "a", "layer", "does", "not", "grow", "with", "text,", "so", "it", "is", "small."]
     rng = np.random.default_rng(1)
     lines = [" ".join(rng.choice(words, int(n))) for n in rng.integers(3, 60, 24)]
-    path = tmp_path / "corpus.jsonl"
+    path = tmp_path_factory.mktemp("text") / "corpus.jsonl"
     path.write_text("".join(f'{{"text": "{line}"}}\n' for line in lines))
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec(tiny_config, options, text_file):
     return TrainSpec(
         name="tiny",
@@ -98,3 +100,11 @@ class Quiet:
 @pytest.fixture
 def reporter():
     return Quiet()
+
+
+@pytest.fixture(scope="session")
+def whole(spec, tmp_path_factory):
+    """The directory of the run that ``spec`` describes, never interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    runs.start(out, spec, ByteTokenizer(), Quiet())
+    return out

@@ -22,12 +22,18 @@ from griffin_core.errors import (
 )
 from griffin_core.schedules import TrainerOptions
 from griffin_core.text.tokenizer import ByteTokenizer
+from griffin_core.training import plots
 from griffin_core.training import run as runs
 from griffin_core.training import spec as specs
 from griffin_core.training.rundir import RunDirectory
 from griffin_core.training.spec import TrainSpec, spec_from_dict
 
 pytest.importorskip("griffin_core_torch.trainer")
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)  # drawing takes longer than training here
 
 
 def timeless(metrics):
@@ -64,7 +70,8 @@ def interrupt_at(step):
     return Interrupts()
 
 
-def test_a_run_leaves_metrics_states_a_checkpoint_and_a_summary(spec, tmp_path, reporter):
+def test_a_run_leaves_metrics_states_a_checkpoint_and_a_summary(spec, tmp_path, reporter, monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: True)
     spec = replace(spec, eval_every=5)
     outcome = runs.start(tmp_path / "run", spec, ByteTokenizer(), reporter)
     run = RunDirectory(tmp_path / "run")
@@ -88,9 +95,8 @@ def test_a_run_leaves_metrics_states_a_checkpoint_and_a_summary(spec, tmp_path, 
     assert reporter.began == [0]
 
 
-def test_the_final_weights_are_those_of_the_last_step(spec, tmp_path, reporter):
-    runs.start(tmp_path / "run", spec, ByteTokenizer(), reporter)
-    run = RunDirectory(tmp_path / "run")
+def test_the_final_weights_are_those_of_the_last_step(spec, whole):
+    run = RunDirectory(whole)
     trainer = runs.make_trainer(spec)
     run.load_state(12, trainer)
     for name, array in weights(run.checkpoint).items():
@@ -98,8 +104,7 @@ def test_the_final_weights_are_those_of_the_last_step(spec, tmp_path, reporter):
 
 
 @pytest.mark.parametrize("step", [1, 4, 7, 12])
-def test_interrupts_save_and_resuming_changes_no_bit(spec, tmp_path, reporter, step):
-    runs.start(tmp_path / "whole", spec, ByteTokenizer(), reporter)
+def test_interrupts_save_and_resuming_changes_no_bit(spec, whole, tmp_path, reporter, step):
     stopped = runs.start(tmp_path / "cut", spec, ByteTokenizer(), interrupt_at(step))
     if step < 12:
         assert (stopped.step, stopped.summary) == (step, None)
@@ -107,27 +112,26 @@ def test_interrupts_save_and_resuming_changes_no_bit(spec, tmp_path, reporter, s
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     outcome = runs.resume(tmp_path / "cut", reporter)
     assert outcome.summary is not None
-    same(tmp_path / "whole", tmp_path / "cut")
+    same(whole, tmp_path / "cut")
 
 
-def test_resuming_a_finished_run_gives_its_figures_again(spec, tmp_path, reporter):
-    outcome = runs.start(tmp_path / "run", spec, ByteTokenizer(), reporter)
-    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
-    assert runs.resume(tmp_path / "run", reporter) == outcome
-    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*")) == before
+def test_resuming_a_finished_run_gives_its_figures_again(whole, reporter):
+    before = sorted((path, path.stat().st_mtime_ns) for path in whole.rglob("*"))
+    outcome = runs.resume(whole, reporter)
+    assert (outcome.step, outcome.summary) == (12, RunDirectory(whole).summary())
+    assert reporter.began == []
+    assert sorted((path, path.stat().st_mtime_ns) for path in whole.rglob("*")) == before
 
 
-def test_resuming_before_the_first_saved_state_starts_again(spec, tmp_path, reporter):
-    runs.start(tmp_path / "whole", spec, ByteTokenizer(), reporter)
+def test_resuming_before_the_first_saved_state_starts_again(spec, whole, tmp_path, reporter):
     run = RunDirectory(tmp_path / "cut")
     run.create(replace(spec, kernel="auto"), runs.load_corpus(spec.text).digest, ByteTokenizer().files())
     run.metrics_file.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
     runs.resume(tmp_path / "cut", reporter)
-    same(tmp_path / "whole", tmp_path / "cut")
+    same(whole, tmp_path / "cut")
 
 
-def test_a_damaged_state_is_refused_and_an_older_one_serves(spec, tmp_path, reporter):
-    runs.start(tmp_path / "whole", spec, ByteTokenizer(), reporter)
+def test_a_damaged_state_is_refused_and_an_older_one_serves(spec, whole, tmp_path, reporter):
     runs.start(tmp_path / "cut", spec, ByteTokenizer(), interrupt_at(10))
     run = RunDirectory(tmp_path / "cut")
     assert run.steps() == [8, 10]
@@ -142,7 +146,7 @@ def test_a_damaged_state_is_refused_and_an_older_one_serves(spec, tmp_path, repo
         path.rmdir() if path.is_dir() else path.unlink()
     run.state(10).rmdir()
     runs.resume(run.path, reporter)
-    same(tmp_path / "whole", tmp_path / "cut")
+    same(whole, tmp_path / "cut")
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_last_state(spec, tmp_path, reporter):
@@ -158,9 +162,8 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_state(spec, tmp_path, repo
     assert len(run.metrics()) == run.steps()[-1] < 12
 
 
-def test_fine_tuning_starts_from_the_checkpoint_and_refuses_another(spec, tmp_path, reporter):
-    runs.start(tmp_path / "first", spec, ByteTokenizer(), reporter)
-    base = tmp_path / "first" / "checkpoint"
+def test_fine_tuning_starts_from_the_checkpoint_and_refuses_another(spec, whole, tmp_path, reporter):
+    base = whole / "checkpoint"
     start, tokenizer = specs.start_from_checkpoint(base)
     assert isinstance(tokenizer, ByteTokenizer)
     chat = tmp_path / "chat.jsonl"
@@ -214,8 +217,10 @@ def test_directories_in_use_are_refused(spec, tmp_path, reporter):
 
 
 def test_changed_text_is_refused(spec, tmp_path, text_file, reporter):
-    runs.start(tmp_path / "run", spec, ByteTokenizer(), interrupt_at(2))
-    text_file.write_text(text_file.read_text() + '{"text": "more"}\n')
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text(text_file.read_text())
+    runs.start(tmp_path / "run", replace(spec, text=(str(copy),)), ByteTokenizer(), interrupt_at(2))
+    copy.write_text(text_file.read_text() + '{"text": "more"}\n')
     with pytest.raises(InputError, match="text of this run has changed"):
         runs.resume(tmp_path / "run", reporter)
 

@@ -1,6 +1,9 @@
 """One trainer step against first principles: gradient, AdamW, decay mask, schedule, clipping, saved state."""
 
+import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -318,8 +321,49 @@ def test_schedule_warms_up_then_falls_to_its_final_fraction():
     assert max(rates) == rates[9] == rates[10] == 2.0
     assert rates[100] == pytest.approx(0.2)
     assert rates[55] == pytest.approx(1.1)
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
     assert learning_rate(0, TrainerOptions(steps=5, warmup=0, learning_rate=1.0)) == 1.0
     for wrong in ({"steps": 0}, {"learning_rate": -1.0}, {"beta1": 1.5}, {"compute_dtype": "float16"}, {"warmup": -1}):
         with pytest.raises(ConfigError):
             TrainerOptions(**{"steps": 5, **wrong})
+
+
+def test_the_optimiser_is_torchs_own_to_the_bit(tiny_config, options, make_batch):
+    trainer = trainers.Trainer(
+        tiny_config, lively(tiny_config), TrainerOptions(**{**options.to_dict(), "clip_norm": 0})
+    )
+    mirror = {name: p.detach().clone() for name, p in trainer._params.items()}
+    batches = [make_batch(seed) for seed in range(3)]
+    decay = {row.name: row.decay for row in param_table(tiny_config)}
+    groups = [
+        {"params": [p for name, p in mirror.items() if decay[name] is flag], "weight_decay": 0.1 * flag}
+        for flag in (True, False)
+    ]
+    peer = torch.optim.AdamW(groups, betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True)
+    for batch in batches:
+        loss = trainer._loss(batch, 1.0 / int((batch["targets"] >= 0).sum()))
+        grads = torch.autograd.grad(loss, list(trainer._params.values()))
+        for p, grad in zip(mirror.values(), grads, strict=True):
+            p.grad = grad.clone(memory_format=torch.contiguous_format)
+        for group in peer.param_groups:
+            group["lr"] = learning_rate(trainer.step_number, options)
+        peer.step()
+        trainer.step(batch)
+        for name, array in trainer.params().items():
+            np.testing.assert_array_equal(array, mirror[name].numpy(), err_msg=name)
+
+
+def test_training_loads_no_compiler(tiny_config):
+    code = (
+        "import sys, numpy as np; from griffin_core_torch.trainer import Trainer\n"
+        "from griffin_core.config import from_json; from griffin_core.schedules import TrainerOptions\n"
+        "from griffin_core.layouts.initialise import init_params; config = from_json(sys.argv[1])\n"
+        "trainer = Trainer(config, init_params(config, 0), TrainerOptions(steps=1), threads=1)\n"
+        "row = np.arange(4, dtype=np.int32)[None]\n"
+        "trainer.step({'tokens': row, 'targets': row, 'positions': row})\n"
+        "print([name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, tiny_config.to_json()], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
