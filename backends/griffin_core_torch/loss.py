@@ -32,16 +32,23 @@ def cross_entropy_sum(
     Returns:
         A float32 scalar, differentiable in ``x`` and ``weight``. Products accumulate in float32.
     """
-    total: torch.Tensor = _CrossEntropy.apply(x, weight, targets, soft_cap, scale)
+    # Inside a Function gradients always look disabled and inputs always look wanted: decide here.
+    needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    total: torch.Tensor = _CrossEntropy.apply(x, weight, targets, soft_cap, scale, needs_grad)
     return total
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, soft_cap: float | None, scale: float
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        soft_cap: float | None,
+        scale: float,
+        needs_grad: bool,
     ) -> torch.Tensor:
-        needs_grad = any(ctx.needs_input_grad[:2])
         rows = torch.nonzero(targets >= 0).squeeze(1)
         everything = len(rows) == len(targets)
         matrix = weight.to(x.dtype).float()  # float32 holds the products of a narrower dtype exactly
@@ -63,7 +70,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         dx, dweight = ctx.saved_tensors
         (cotangent,) = cotangents
-        return dx * cotangent.to(dx.dtype), dweight * cotangent, None, None, None
+        return dx * cotangent.to(dx.dtype), dweight * cotangent, None, None, None, None
 
 
 def _logits(piece: torch.Tensor, matrix: torch.Tensor, soft_cap: float | None) -> torch.Tensor:
