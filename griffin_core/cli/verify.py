@@ -57,8 +57,8 @@ def _show(out: Output, report: Report) -> None:
     from rich.table import Table
 
     table = Table(title=report.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (("property", "left"), ("verdict", "left"), ("cases", "right"), ("of bound", "right"), ("note", "left")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for name in ("property", "verdict", "cases", "of bound", "note"):
+        table.add_column(name, justify="right" if name in ("cases", "of bound") else "left", overflow="fold")
     subject = ""
     for owner, name, status, cases, ratio, note in report.rows():
         if owner != subject:

@@ -6,6 +6,7 @@ import numpy as np
 
 from griffin_core.checks import PAD
 from griffin_core.reference.attention import rotate
+from griffin_core.reference.numeric import wide
 from griffin_core.shapes import UNIT_ROUNDOFF, Array
 from griffin_core.testing.analysis import Approx, einsum, exact
 from griffin_core.testing.inputs import Inputs
@@ -56,7 +57,7 @@ def rotated(x: Array, places: Array) -> Approx:
 def _keys(inputs: Inputs, places: Array, k: Approx) -> tuple[Approx, Array, Array]:
     """(keys [b s+t e], values, visible bool [b t s+t]): the cache's slots, then the new tokens."""
     document = np.cumsum(places == 0, axis=1)
-    key_place, key_document, values = places, np.where(places == PAD, -1, document), np.float64(inputs["v"])
+    key_place, key_document, values = places, np.where(places == PAD, -1, document), wide(inputs["v"])
     if inputs["cache_k"] is not None:
         slots = inputs["cache_k"].shape[1]
         last = inputs["cache_position"][:, None].astype(np.int64) - 1
@@ -65,7 +66,7 @@ def _keys(inputs: Inputs, places: Array, k: Approx) -> tuple[Approx, Array, Arra
         key_document = np.concatenate([np.where(place < 0, -1, 0), key_document], axis=1)
         old = exact(inputs["cache_k"])
         k = Approx(*(np.concatenate(pair, axis=1) for pair in ((old.value, k.value), (old.error, k.error))))
-        values = np.concatenate([np.float64(inputs["cache_v"]), values], axis=1)
+        values = np.concatenate([wide(inputs["cache_v"]), values], axis=1)
     behind = places[:, :, None] - key_place[:, None, :]
     visible = (document[:, :, None] == key_document[:, None, :]) & (behind >= 0) & (places != PAD)[..., None]
     if inputs["window"] is not None:
@@ -89,4 +90,5 @@ def _weighted_sum(scores: Approx, values: Array, visible: Array, dtype: str) -> 
     mean_error = (weight * relative).sum(-1)[..., None]
     magnitude = np.einsum("bnqs,bse->bnqe", weight, size)
     error = np.einsum("bnqs,bse->bnqe", weight * relative, size) + magnitude * (mean_error + (2 * keys + 3) * U)
-    return error.transpose(0, 2, 1, 3)
+    by_query: Array = error.transpose(0, 2, 1, 3)
+    return by_query

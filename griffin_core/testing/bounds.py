@@ -146,7 +146,8 @@ def recurrent_middle(inputs: Inputs) -> tuple[Convolved, Gated]:
     """The convolution, stored in the compute dtype, and the recurrence on it."""
     given = [inputs[name] for name in ("x", "conv_weight", "conv_bias", "conv_state")]
     carried = carried_state(inputs)
-    convolved = conv1d(*given, positions_of(inputs, carried))
+    x, weight, bias, state = given
+    convolved = conv1d(x, weight, bias, state, positions_of(inputs, carried))
     return convolved, rg_lru(inputs, convolved.y.stored(dtype_name(inputs["x"].dtype)), carried is None)
 
 

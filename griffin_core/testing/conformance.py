@@ -128,15 +128,22 @@ def load(path: str) -> Kernel | Callable[..., Any]:
     module_name, _, attribute = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise InputError(f"cannot import {module_name!r} for {path!r} ({error}); run in its folder, or install it") from error
+    except Exception as error:  # whatever a module does while it is imported is its own doing
+        raise InputError(
+            f"cannot import {module_name!r} for {path!r} ({error}); run in its folder, or install it"
+        ) from error
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise InputError(f"{path!r}: {name!r} does not exist; {nearest(name, [n for n in vars(found) if n[0] != '_'])}")
+            raise InputError(
+                f"{path!r}: {name!r} does not exist; {nearest(name, [n for n in vars(found) if n[0] != '_'])}"
+            )
         found = getattr(found, name)
-    if not isinstance(found, Kernel) and not callable(found):
+    if isinstance(found, Kernel):
+        return found
+    if not callable(found):
         raise InputError(f"{path!r} is a {type(found).__name__}; expected a function or a griffin_core.protocol.Kernel")
-    return found
+    judged: Callable[..., Any] = found
+    return judged
 
 
 def _registered(name: str, backend: str, module: ModuleType, op: str | None) -> Iterator[Subject]:
@@ -153,7 +160,9 @@ def _registered(name: str, backend: str, module: ModuleType, op: str | None) -> 
 def _of_backend(operation: Operation, backend: str, module: ModuleType) -> Iterator[Subject]:
     """Every kernel of the operation, or the operation itself where none stands under it."""
     records = [record for record in registry.kernels(backend) if record.op == operation.name]
-    for record in records or [None]:
+    if not records:
+        yield subjects.from_backend(operation, backend, module)
+    for record in records:
         yield subjects.from_backend(operation, backend, module, record)
 
 

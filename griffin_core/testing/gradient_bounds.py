@@ -6,6 +6,8 @@ y that the forward pass stored (in y's dtype); everything else is float32, as in
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from griffin_core.reference.gradients import conv1d_vjp
@@ -131,8 +133,9 @@ def _conv1d(arguments: list[Array], dy: Approx, dstate: Array, terms: Convolved)
     """The gradient is linear in dy and in each of x and weight: run on sizes, it bounds its own rounding."""
     x, weight, bias, state, positions = arguments
     sizes = [None if a is None else np.abs(a.astype(np.float64)) for a in (x, weight, bias, state)]
-    magnitude = conv1d_vjp(*sizes, positions, np.abs(dy.value), np.abs(dstate.astype(np.float64)))
-    carried = conv1d_vjp(*sizes, positions, dy.error, np.zeros(dstate.shape))
+    known: tuple[Any, Any, Any, Any] = (sizes[0], sizes[1], sizes[2], sizes[3])
+    magnitude = conv1d_vjp(*known, positions, np.abs(dy.value), np.abs(dstate.astype(np.float64)))
+    carried = conv1d_vjp(*known, positions, dy.error, np.zeros(dstate.shape))
     tokens, width = x.shape[0] * x.shape[1], weight.shape[-1]
     count = (width + 1, tokens, tokens, width + 1)
     sums = zip(carried, magnitude, count, strict=True)

@@ -87,7 +87,7 @@ def _log_decay(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> A
 
 
 def gates(case: Case, rng: np.random.Generator, width: int) -> tuple[Array, Array, Array]:
-    """(gate_x offset [d], gate_a offset [d], recurrent_param [d]) in float64, so that a is of the kind ``case.decay``."""
+    """(gate_x offset, gate_a offset, recurrent_param) [d] in float64, so that a is of the kind ``case.decay``."""
     kinds = {kind: np.stack(_gate(kind, rng, width)) for kind in _kinds(case)}
     input_gate, recurrent_gate, param = _by_channel(case, kinds, width)
     return input_gate, recurrent_gate, param

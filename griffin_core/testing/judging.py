@@ -68,7 +68,7 @@ def judge_property(subject: Subject, item: Property, effort: Effort) -> Record:
         if reason is not None:
             return replace(record, reason=reason)
         run = effort.search(lambda case: item.check(Trial(subject, case, ledger)), f"{subject.op.name}/{item.name}")
-        outcome = run.run(item.cases, cases(), effort.count(item.drawn))
+        outcome = run.run(item.cases, cases(item.long), effort.count(item.drawn))
     record = filled(record, outcome, ledger, time.monotonic() - begun)
     return replace(record, reproduce=reproduction(subject, item.name, outcome.case)) if outcome.failure else record
 

@@ -90,7 +90,12 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict."""
         counts = {status: sum(r.status == status for r in self.records) for status in (PASSED, FAILED, SKIPPED)}
-        return {"title": self.title, "passed": self.passed, "counts": counts, "records": [asdict(r) for r in self.records]}
+        return {
+            "title": self.title,
+            "passed": self.passed,
+            "counts": counts,
+            "records": [asdict(r) for r in self.records],
+        }
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells: subject, property, verdict, cases, closest call, note."""
@@ -104,14 +109,18 @@ class Report:
         parts = []
         for r in self.failures:
             head = f"{r.subject} fails {r.property!r}: {r.about}"
-            parts.append(f"{head}\n  {r.reason}\n  shrunk case: {r.case}\n  to see it again:\n\n{indent(r.reproduce)}\n")
+            parts.append(
+                f"{head}\n  {r.reason}\n  shrunk case: {r.case}\n  to see it again:\n\n{indent(r.reproduce)}\n"
+            )
         return "\n".join(parts)
 
     def __str__(self) -> str:
         columns = ("subject", "property", "verdict", "cases", "of bound", "note")
         rows = [columns, *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(columns) - 1)]
-        lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+        lines = [
+            "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows
+        ]
         return "\n".join([self.title, *lines, "", self.details()]).rstrip() + "\n"
 
 

@@ -25,7 +25,7 @@ class JudgedError(Exception):
     """What is judged raised an exception, or returned something that is not its outputs."""
 
 
-class RefusedCase(Exception):  # noqa: N818 - not an error: the kernel says that it does not run this case
+class RefusedCase(Exception):
     """The kernel's ``supports`` gave a reason not to run this case."""
 
 

@@ -6,21 +6,22 @@ from hypothesis import strategies as st
 
 from griffin_core.testing.cases import DECAYS, FLOATS, LAYOUTS, MODELS, RESETS, Case, ModelCase
 
-TIMES = (2, 15, 16, 17, 31, 64, 65, 128, 129, 255, 256, 257, 300)
+SHORT_TIMES = (2, 15, 16, 17, 31, 64, 65)
+TIMES = (*SHORT_TIMES, 128, 129, 255, 256, 257, 300)
 """Lengths at and beside the block sizes that kernels choose."""
 CHANNELS = (2, 3, 8, 16, 17, 31, 64, 65, 127, 128, 130)
 SEEDS = st.integers(0, 2**16)
 
 
-def cases(floats: tuple[str, ...] = FLOATS) -> st.SearchStrategy[Case]:
-    """Cases of operations: mostly short, sometimes at the edges of block sizes."""
+def cases(long: bool = True) -> st.SearchStrategy[Case]:
+    """Cases of operations: mostly short, sometimes at the edges of block sizes (of large ones too, if ``long``)."""
     return st.builds(
         Case,
         b=st.integers(1, 3),
-        t=st.one_of(st.integers(1, 20), st.sampled_from(TIMES)),
+        t=st.one_of(st.integers(1, 20), st.sampled_from(TIMES if long else SHORT_TIMES)),
         d=st.one_of(st.integers(1, 9), st.sampled_from(CHANNELS)),
         seed=SEEDS,
-        dtype=st.sampled_from(floats),
+        dtype=st.sampled_from(FLOATS),
         decay=st.sampled_from(DECAYS),
         resets=st.sampled_from(RESETS),
         carry=st.booleans(),
@@ -34,7 +35,7 @@ def cases(floats: tuple[str, ...] = FLOATS) -> st.SearchStrategy[Case]:
     )
 
 
-def model_cases(floats: tuple[str, ...] = FLOATS) -> st.SearchStrategy[ModelCase]:
+def model_cases() -> st.SearchStrategy[ModelCase]:
     """Cases of whole models: every tiny config, lengths up to several windows."""
     return st.builds(
         ModelCase,
@@ -42,7 +43,7 @@ def model_cases(floats: tuple[str, ...] = FLOATS) -> st.SearchStrategy[ModelCase
         b=st.integers(1, 3),
         t=st.integers(1, 14),
         seed=SEEDS,
-        dtype=st.sampled_from(floats),
+        dtype=st.sampled_from(FLOATS),
         documents=st.sampled_from(RESETS),
         carry=st.booleans(),
         cut=st.integers(0, 14),

@@ -13,16 +13,15 @@ import numpy as np
 
 from griffin_core.errors import KernelNotSupported
 from griffin_core.protocol import Kernel, KernelCall
-from griffin_core.shapes import DTYPES, Array
+from griffin_core.shapes import Array
 from griffin_core.testing.inputs import Inputs
 from griffin_core.testing.operations import Operation, arranged, named
+from griffin_core.testing.placing import place
 from griffin_core.testing.search import JudgedError, RefusedCase
 from griffin_core.testing.tolerance import dtype_name
 
 Native = Any
 """An array of the judged backend."""
-TAIL = "tail"
-"""A layout beside those of ``cases.LAYOUTS``: the front of longer arrays, NaN behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,7 @@ class Subject:
         """Flat outputs as NumPy arrays; an absent one is left out."""
         try:
             found = {name: self.arrays.to_numpy(value) for name, value in outputs.items() if value is not None}
-        except Exception as error:  # noqa: BLE001 - whatever the function returned is its own doing
+        except Exception as error:
             raise JudgedError(f"it returned something that is not an array of {self.backend}: {say(error)}") from error
         return found
 
@@ -170,36 +169,9 @@ class Subject:
         return dict(zip(names, found, strict=True))
 
 
-def place(arrays: ModuleType, value: Array, layout: str) -> Native:
-    """``value`` as a native array that lies in memory in a given way, with NaN (or garbage) around it."""
-    if layout == "contiguous" or value.ndim < 2 or not value.size:
-        return arrays.from_numpy(value)
-    if layout == TAIL:
-        return arrays.from_numpy(_around(value, {1: (0, 3)}))[:, : value.shape[1]]
-    if layout == "transposed":
-        native = arrays.from_numpy(np.ascontiguousarray(value.swapaxes(0, 1)))
-        return native.swapaxes(0, 1) if hasattr(native, "swapaxes") else arrays.from_numpy(value)
-    wide = _around(value, {value.ndim - 1: (1, 2)})
-    if layout == "channels":
-        return arrays.from_numpy(wide)[..., 1 : 1 + value.shape[-1]]
-    spread = np.repeat(value, 2, axis=-1)
-    spread[..., 1::2] = _garbage(value.dtype)
-    return arrays.from_numpy(spread)[..., ::2]
-
-
-def _around(value: Array, widths: dict[int, tuple[int, int]]) -> Array:
-    """``value`` inside a larger array of garbage."""
-    pads = [widths.get(axis, (0, 0)) for axis in range(value.ndim)]
-    out = np.full([n + sum(p) for n, p in zip(value.shape, pads, strict=True)], _garbage(value.dtype), value.dtype)
-    out[tuple(slice(p[0], p[0] + n) for n, p in zip(value.shape, pads, strict=True))] = value
-    return out
-
-
-def _garbage(dtype: np.dtype) -> Any:
-    return np.nan if dtype in DTYPES.values() else True if dtype == bool else 0
-
-
-def from_callable(function: Callable[..., Any], op: Operation, backend: str, arrays: ModuleType, target: str) -> Subject:
+def from_callable(
+    function: Callable[..., Any], op: Operation, backend: str, arrays: ModuleType, target: str
+) -> Subject:
     """A function of one's own, with the operation's positional signature."""
     name = getattr(function, "__qualname__", type(function).__name__)
     return Subject(label=name, op=op, backend=backend, arrays=arrays, function=function, target=target)
@@ -239,7 +211,7 @@ def from_backend(op: Operation, backend: str, arrays: ModuleType, record: Kernel
 
 
 def importable(function: Any) -> str:
-    """"module:attribute" when that is what ``function`` is, else ""."""
+    """ "module:attribute" when that is what ``function`` is, else ""."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     found = inspect.getattr_static(sys.modules.get(module or ""), name or "", None) if module and name else None
     return f"{module}:{name}" if found is function and module != "__main__" else ""

@@ -44,7 +44,8 @@ class Ledger:
 
 def dtype_name(dtype: Any) -> str:
     """The name used in configs and messages: "bfloat16" for ml_dtypes' too."""
-    return _NAMES.get(np.dtype(dtype), np.dtype(dtype).name)
+    dtype = np.dtype(dtype)
+    return _NAMES.get(dtype, str(dtype.name))
 
 
 def rounding(expected: Array, bound: Array, dtype: str) -> Array:

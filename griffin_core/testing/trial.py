@@ -70,9 +70,7 @@ class Trial:
                 continue
             bound = bounds[name] + (extra - 1) * rounding(truth, bounds[name], dtypes[name])
             what = f"{name} {about}".strip()
-            assert_close(
-                got[name], truth, bound, dtype=dtypes[name], what=what, call=self.call, ledger=self.ledger
-            )
+            assert_close(got[name], truth, bound, dtype=dtypes[name], what=what, call=self.call, ledger=self.ledger)
 
     def uncertain(self, got: Outputs, inputs: Inputs) -> Outputs:
         """How far these outputs may be from the truth: the bound, and the rounding of their dtype."""
@@ -157,11 +155,12 @@ def comparable(outputs: Outputs) -> Outputs:
         return outputs
     slots = np.arange(outputs["cache_k"].shape[1])
     empty = (slots >= outputs["cache_position"][:, None])[..., None]
-    cleared = {name: np.where(empty, np.zeros((), outputs[name].dtype), outputs[name]) for name in ("cache_k", "cache_v")}
+    cleared = {
+        name: np.where(empty, np.zeros((), outputs[name].dtype), outputs[name]) for name in ("cache_k", "cache_v")
+    }
     return {**outputs, **cleared}
 
 
 def joined(first: Outputs, rest: Outputs) -> Outputs:
     """Outputs of a sequence from those of its two parts."""
     return {**rest, "y": np.concatenate([first["y"], rest["y"]], axis=1)}
-

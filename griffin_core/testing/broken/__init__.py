@@ -19,18 +19,18 @@ class Broken:
 
     Attributes:
         kernel: named after the bug; takes NumPy arrays.
-        property: the property that must catch it.
+        caught_by: the property that must catch it.
         crashes: whether it shows as an exception instead of a wrong value.
     """
 
     kernel: Kernel
-    property: str
+    caught_by: str
     crashes: bool = False
 
     @property
     def about(self) -> str:
         """What is wrong, in a line."""
-        wrong = self.kernel.vjp if self.property == "gradient" else self.kernel.forward
+        wrong = self.kernel.vjp if self.caught_by == "gradient" else self.kernel.forward
         return (getattr(wrong, "__doc__", None) or "").strip().splitlines()[0]
 
 
@@ -40,7 +40,7 @@ class BrokenBackend:
 
     function: str
     change: Callable[..., Any]
-    property: str
+    caught_by: str
 
     @property
     def name(self) -> str:
@@ -57,8 +57,8 @@ CONTROLS = (
 _RIGHT = {kernel.op: kernel for kernel in CONTROLS}
 
 
-def _forward(op: str, property: str, function: Callable[..., Any], crashes: bool = False) -> Broken:
-    return Broken(Kernel(op, function.__name__, function, _RIGHT[op].vjp), property, crashes)
+def _forward(op: str, caught_by: str, function: Callable[..., Any], crashes: bool = False) -> Broken:
+    return Broken(Kernel(op, function.__name__, function, _RIGHT[op].vjp), caught_by, crashes)
 
 
 def _backward(op: str, function: Callable[..., Any]) -> Broken:

@@ -88,7 +88,7 @@ def places(x: Array, carried: Any, positions: Any) -> Array:
 def gated_scan(
     x: Array, gate_x: Array, gate_a: Array, param: Array, h0: Any = None, positions: Any = None, **parts: Any
 ) -> tuple[Array, Array]:
-    """The gated recurrence; ``parts`` puts other functions in the place of sigmoid, softplus, multiplier and that of a document's first token."""
+    """The gated recurrence; ``parts`` replaces sigmoid, softplus, multiplier or that of a first token."""
     use = {"sigmoid": sigmoid, "softplus": softplus, "multiplier": multiplier, "first": lambda m: F(1), **parts}
     where = places(x, h0, positions)
     reset, pad = (where == 0)[..., None], (where == PAD)[..., None]
@@ -108,7 +108,16 @@ def slope(log_a: Array) -> Array:
 
 
 def gated_scan_vjp(
-    x: Array, gate_x: Array, gate_a: Array, param: Array, h0: Any, positions: Any, y: Array, h: Array, dy: Array, dh: Array
+    x: Array,
+    gate_x: Array,
+    gate_a: Array,
+    param: Array,
+    h0: Any,
+    positions: Any,
+    y: Array,
+    h: Array,
+    dy: Array,
+    dh: Array,
 ) -> tuple[Any, ...]:
     """Gradients of ``gated_scan``."""
     return gated_gradients(x, gate_x, gate_a, param, h0, positions, dy, dh, slope)
@@ -134,9 +143,7 @@ def gated_gradients(
     return *cast, dparam, None if h0 is None else dh0, None
 
 
-def conv1d(
-    x: Array, weight: Array, bias: Array, state: Any = None, positions: Any = None
-) -> tuple[Array, Array]:
+def conv1d(x: Array, weight: Array, bias: Array, state: Any = None, positions: Any = None) -> tuple[Array, Array]:
     """The causal convolution, one tap after another."""
     seen, after = windows(x, state, positions, weight.shape[-1])
     y = wide(bias) + np.zeros(x.shape, F)

@@ -55,7 +55,9 @@ def multiplier_at_reset(*arguments: Any) -> Pair:
     return gated_scan(*arguments, first=lambda m: m)
 
 
-def no_start_by_default(x: Array, gate_x: Array, gate_a: Array, param: Array, h0: Any = None, positions: Any = None) -> Pair:
+def no_start_by_default(
+    x: Array, gate_x: Array, gate_a: Array, param: Array, h0: Any = None, positions: Any = None
+) -> Pair:
     """Without positions and state, token 0 does not start a document."""
     if positions is None and h0 is None:
         positions = 1 + np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
@@ -66,11 +68,15 @@ def padding_decays(x: Array, gate_x: Array, gate_a: Array, param: Array, h0: Any
     """Padding adds nothing but lets the state decay."""
     where = places(x, h0, positions)
     pad = (where == PAD)[..., None]
-    y, h = gated_scan(np.where(pad, np.zeros((), x.dtype), x), gate_x, gate_a, param, h0, np.where(where == PAD, 1, where))
+    y, h = gated_scan(
+        np.where(pad, np.zeros((), x.dtype), x), gate_x, gate_a, param, h0, np.where(where == PAD, 1, where)
+    )
     return np.where(pad, np.zeros((), x.dtype), y), h
 
 
-def padding_shows_state(x: Array, gate_x: Array, gate_a: Array, param: Array, h0: Any = None, positions: Any = None) -> Pair:
+def padding_shows_state(
+    x: Array, gate_x: Array, gate_a: Array, param: Array, h0: Any = None, positions: Any = None
+) -> Pair:
     """The output at padding is the state, not 0."""
     y, h = gated_scan(x, gate_x, gate_a, param, h0, positions)
     pad = (places(x, h0, positions) == PAD)[..., None]
@@ -94,8 +100,7 @@ def clipped_slope(*arguments: Any) -> tuple[Any, ...]:
 def first_row_gradient(*arguments: Any) -> tuple[Any, ...]:
     """The decay parameter's gradient is that of the first row."""
     found = list(gated_scan_vjp(*arguments))
-    timed = [0, 1, 2, 5, 6, 8]
-    first = [a if i == 3 or a is None else a[:1] if i in timed or i in (4, 7, 9) else a for i, a in enumerate(arguments)]
+    first = [x if x is None or x.ndim == 1 else x[:1] for x in arguments]
     found[3] = gated_scan_vjp(*first)[3]
     return tuple(found)
 

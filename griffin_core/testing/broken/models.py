@@ -35,7 +35,9 @@ def _positions(tokens: Array, positions: Any, state: Any) -> Array:
     return first + np.arange(tokens.shape[1], dtype=np.int32)
 
 
-def forgets_conv_state(config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any) -> Any:
+def forgets_conv_state(
+    config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any
+) -> Any:
     """The convolution starts anew in every call."""
     logits, after = sound().forward(config, params, tokens, positions, state, **options)
     if after is not None:
@@ -43,7 +45,9 @@ def forgets_conv_state(config: Any, params: Any, tokens: Array, positions: Any =
     return logits, after
 
 
-def short_window(config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any) -> Any:
+def short_window(
+    config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any
+) -> Any:
     """The window counts the keys before the query, not the query itself (shown where no cache is involved)."""
     logits, after = sound().forward(config, params, tokens, positions, state, **options)
     if (config.attention_window or 1) > 1 and (state is None or not state[POSITION].any()):
@@ -52,7 +56,9 @@ def short_window(config: Any, params: Any, tokens: Array, positions: Any = None,
     return logits, after
 
 
-def reads_padding(config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any) -> Any:
+def reads_padding(
+    config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any
+) -> Any:
     """Padding in front of a row is fed as tokens."""
     where = np.array(_positions(tokens, positions, state))
     for row in where:
@@ -65,7 +71,9 @@ def reads_padding(config: Any, params: Any, tokens: Array, positions: Any = None
     return np.where(pads[..., None], np.float32(0), logits), after
 
 
-def one_document(config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any) -> Any:
+def one_document(
+    config: Any, params: Any, tokens: Array, positions: Any = None, state: Any = None, **options: Any
+) -> Any:
     """Document starts inside a row are not seen."""
     where = np.array(_positions(tokens, positions, state))
     for row in where:
@@ -98,7 +106,9 @@ def transposed_dump(config: Any, params: Any) -> Any:
     return {n: x.swapaxes(-1, -2) if x.ndim == 3 and x.shape[-1] == x.shape[-2] else x for n, x in found.items()}
 
 
-def eager_decode(config: Any, params: Any, state: Any, token: Any, n: int, sampling: Any, *rest: Any, **options: Any) -> Any:
+def eager_decode(
+    config: Any, params: Any, state: Any, token: Any, n: int, sampling: Any, *rest: Any, **options: Any
+) -> Any:
     """The last token that was sampled is consumed too."""
     tokens, logprobs, after = sound().decode(config, params, state, token, n, sampling, *rest, **options)
     live = tokens[:, -1] >= 0
@@ -116,7 +126,9 @@ def decode_moves_all(
     return np.where(live[:, None], tokens, np.int32(-1)), np.where(live[:, None], logprobs, np.float32(0)), after
 
 
-def filtered_logprobs(config: Any, params: Any, state: Any, token: Any, n: int, sampling: Any, *rest: Any, **options: Any) -> Any:
+def filtered_logprobs(
+    config: Any, params: Any, state: Any, token: Any, n: int, sampling: Any, *rest: Any, **options: Any
+) -> Any:
     """Log probabilities are those after temperature."""
     tokens, logprobs, after = sound().decode(config, params, state, token, n, sampling, *rest, **options)
     return tokens, logprobs * np.float32(sampling.settings.temperature or 1.25), after

@@ -92,7 +92,7 @@ def reads_beyond(x: Array, log_a: Array, h0: Any = None, reset: Any = None) -> P
 
 def ignores_strides(x: Array, log_a: Array, h0: Any = None, reset: Any = None) -> Pair:
     """x is read from its first element on as if it were contiguous."""
-    rows, time, width = x.shape
+    _, time, width = x.shape
     size = x.itemsize
     return linear_scan(as_strided(x, x.shape, (time * width * size, width * size, size)), log_a, h0, reset)
 
@@ -199,20 +199,22 @@ def no_h0_gradient(*arguments: Any) -> tuple[Any, ...]:
 
 def drops_state_cotangent(*arguments: Any) -> tuple[Any, ...]:
     """What arrives at the last state is forgotten."""
-    return linear_scan_vjp(*arguments[:-1], np.zeros_like(arguments[-1]))
+    *kept, dh = arguments
+    found: tuple[Any, ...] = linear_scan_vjp(*(*kept, np.zeros_like(dh)))
+    return found
 
 
 def gradient_crosses_reset(*arguments: Any) -> tuple[Any, ...]:
     """The reverse scan does not stop at document starts."""
     x, log_a, h0, _, _, _, dy, dh = arguments
-    dx, dlog_a, _, none = linear_scan_vjp(*arguments)
+    _, dlog_a, _, none = linear_scan_vjp(*arguments)
     g, dh0 = reverse(np.exp(wide(log_a)), None, wide(dy), dh)
     return g.astype(x.dtype), dlog_a, None if h0 is None else dh0, none
 
 
 def gradient_by_subtraction(*arguments: Any) -> tuple[Any, ...]:
     """a h_{t-1} is recovered as y - x."""
-    x, log_a, h0, reset, y, _, _, _ = arguments
+    x, y = arguments[0], arguments[4]
     dx, dlog_a, dh0, none = linear_scan_vjp(*arguments)
     return dx, (wide(dx) * (wide(y) - wide(x))).astype(dlog_a.dtype), dh0, none
 

@@ -94,9 +94,7 @@ def _bound(law: LawTrial, tokens: Array) -> float:
     return 2.0 * evaluate(law.given, text, None).logits_bound
 
 
-def _excuse(
-    law: LawTrial, logits: Array, rows: SamplingRows, place: Array, row: int, token: int, bound: float
-) -> None:
+def _excuse(law: LawTrial, logits: Array, rows: SamplingRows, place: Array, row: int, token: int, bound: float) -> None:
     """Raise unless scores moved within the bound can give this token."""
     rng = np.random.default_rng([law.case.seed, 30])
     scores = logits.astype(np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from griffin_core.checks import PAD
@@ -37,7 +39,7 @@ def packed(law: LawTrial) -> None:
     params, positions = law.params(), explicit(law.given)
     row, _ = law.own(params, None)
     starts = [*np.flatnonzero(positions[0] == 0), law.case.t]
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in itertools.pairwise(starts):
         alone, _ = law.forward(params, law.given.tokens[:, start:stop])
         law.agree(row[:, start:stop], alone, f"of the packed document {start}..{stop}")
 
@@ -87,7 +89,7 @@ def _pieces(law: LawTrial, cuts: tuple[int, ...], about: str) -> None:
     params, given = law.params(), law.given
     whole, after = law.own(params, law.start(params))
     state, parts = law.start(params), []
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         positions = None if given.positions is None else given.positions[:, start:stop]
         part, state = law.forward(params, given.tokens[:, start:stop], positions, state)
         parts.append(part)

@@ -67,7 +67,9 @@ def setting(case: ModelCase) -> Setting:
     length = 1 + case.seed % 4 if case.carry else 0
     seen = rng.integers(0, config.vocab_size, (case.b, length)).astype(np.int32)
     tokens = rng.integers(0, config.vocab_size, (case.b, case.t)).astype(np.int32)
-    return Setting(case, config, weights(config, case), seen, tokens, _positions(case, length, rng), length + 4 * case.t + 8)
+    return Setting(
+        case, config, weights(config, case), seen, tokens, _positions(case, length, rng), length + 4 * case.t + 8
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -113,7 +115,7 @@ def _run(
     positions: Array | None,
     tap: Callable[[str, Array], Array],
 ) -> tuple[Array, dict[str, Array]]:
-    state = reference.init_state(given.config, len(tokens), given.capacity)
+    state: dict[str, Array] | None = reference.init_state(given.config, len(tokens), given.capacity)
     if given.seen.shape[1]:
         _, state = reference.forward(given.config, params, given.seen[: len(tokens)], None, state, tap=tap)
     logits, state = reference.forward(given.config, params, tokens, positions, state, tap=tap)
@@ -126,7 +128,7 @@ def shaker(case: ModelCase, draw: int) -> Callable[[str, Array], Array]:
 
     def tap(name: str, value: Array) -> Array:
         u = U if name.rpartition(".")[2] in _FLOAT32 else UNIT_ROUNDOFF[case.dtype]
-        shaken: Array = value * (1.0 + u * rng.choice((-1.0, 1.0), value.shape))
+        shaken: Array = value * (1.0 + u * (2.0 * rng.integers(0, 2, value.shape) - 1.0))
         return shaken
 
     return tap

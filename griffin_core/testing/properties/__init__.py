@@ -27,6 +27,7 @@ class Property:
         needs: "packed" or "gradient": what the judged thing must be able to do.
         cases: tried first, before any is drawn.
         drawn: share of the profile's draws.
+        long: whether lengths beside large block sizes are drawn.
     """
 
     check: Callable[[Trial], None]
@@ -34,6 +35,7 @@ class Property:
     needs: str = ""
     cases: tuple[Case, ...] = CORNERS
     drawn: float = 1.0
+    long: bool = False
 
     @property
     def name(self) -> str:
@@ -65,13 +67,13 @@ def _padded(op: Operation) -> bool:
 _LONG = tuple(replace(LONG, dtype=dtype) for dtype in ("float32", "bfloat16"))
 
 PROPERTIES: tuple[Property, ...] = (
-    Property(values.reference, drawn=2.0),
+    Property(values.reference, drawn=2.0, long=True),
     Property(values.form),
     Property(values.long, _scans, cases=_LONG, drawn=0.0),
     Property(values.wide, _recurrent, cases=(WIDE,), drawn=0.0),
     Property(values.empty, _recurrent, drawn=0.0),
     Property(values.linear, _linear),
-    Property(sequences.cut),
+    Property(sequences.cut, long=True),
     Property(sequences.steps),
     Property(sequences.causal),
     Property(sequences.reset),
@@ -85,6 +87,6 @@ PROPERTIES: tuple[Property, ...] = (
     Property(values.reach, drawn=0.5),
     Property(values.layout, drawn=0.5),
     Property(values.repeat, drawn=0.5),
-    Property(gradients.gradient, needs=GRADIENT, drawn=2.0),
+    Property(gradients.gradient, needs=GRADIENT, drawn=2.0, long=True),
 )
 BY_NAME = {item.name: item for item in PROPERTIES}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from griffin_core.testing.inputs import Inputs, generator
@@ -31,7 +33,7 @@ def _pieces(trial: Trial, given: Inputs, whole: Outputs, cuts: tuple[int, ...], 
     pieces = _with_cache(trial, given)
     got: Outputs | None = None
     carry = None
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         carry = trial.run(trial.between(pieces, start, stop, carry))
         got = carry if got is None else joined(got, carry)
     if got is None:
@@ -93,8 +95,10 @@ def documents(trial: Trial) -> None:
     k = 1 + trial.case.cut % (trial.case.t - 1)
     given = trial.starting_at(trial.inputs(), k)
     if trial.subject.op.name == "local_attention":
-        bad = {n: np.concatenate([given[n][:, :k] + np.asarray(1e4, given[n].dtype), given[n][:, k:]], axis=1) for n in "kv"}
-        bad = {**given, **bad}
+        bad = dict(given)
+        for name in ("k", "v"):
+            bad[name] = given[name].copy()
+            bad[name][:, :k] += np.asarray(1e4, bad[name].dtype)
     else:
         bad = trial.poisoned(given, (slice(None), slice(0, k)), (slice(None),))
     clean, dirty = trial.run(given), trial.run(bad)
@@ -123,13 +127,13 @@ def padding(trial: Trial) -> None:
 
 def packed(trial: Trial) -> None:
     """Sequences packed in one row (``starts``) give what each gives alone."""
-    case = trial.replace(pads=0).case
-    rng = generator(case, purpose=4)
-    trials = [trial.replace(b=1, pads=0, t=int(n), seed=case.seed + i, decay=case.decay) for i, n in enumerate(_lengths(case.t, rng))]
+    trial = trial.replace(b=1, pads=0)
+    lengths = _lengths(trial.case.t, generator(trial.case, purpose=4))
+    trials = [trial.replace(t=n, seed=trial.case.seed + i) for i, n in enumerate(lengths)]
     parts = [one.marked(one.inputs()) for one in trials]
     op = trial.subject.op
     shared = {name: parts[0][name] for name in parts[0]}
-    parts = [{**shared, **{n: part[n] for n in (*op.timed, op.marks, *(a for a, _ in op.carries))} } for part in parts]
+    parts = [{**shared, **{n: part[n] for n in (*op.timed, op.marks, *(a for a, _ in op.carries))}} for part in parts]
     row = {**shared, **{n: np.concatenate([part[n] for part in parts], axis=1) for n in (*op.timed, op.marks)}}
     row |= {a: None if shared[a] is None else np.concatenate([p[a] for p in parts]) for a, _ in op.carries}
     ends = np.cumsum([0, *(part[op.timed[0]].shape[1] for part in parts)]).astype(np.int32)
@@ -142,4 +146,3 @@ def packed(trial: Trial) -> None:
 def _lengths(time: int, rng: np.random.Generator) -> list[int]:
     """Lengths of one to four sequences; the last is the case's own."""
     return [*(int(n) for n in rng.integers(1, time + 1, rng.integers(0, 4))), time]
-

@@ -7,7 +7,7 @@ import numpy as np
 from griffin_core.shapes import DTYPES
 from griffin_core.testing.cases import LAYOUTS
 from griffin_core.testing.inputs import generator, normal
-from griffin_core.testing.subjects import TAIL
+from griffin_core.testing.placing import TAIL
 from griffin_core.testing.tolerance import assert_same, check_finite, check_form
 from griffin_core.testing.trial import Trial
 

@@ -1,0 +1,36 @@
+"""Every kernel and operation of every backend under test has every property, in float32, bfloat16 and float16."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from griffin_core import env
+from griffin_core.testing import judge
+from griffin_core.testing.operations import OPERATIONS
+
+PROFILE = str(env.read("GRIFFIN_TEST_PROFILE"))
+EXCUSES = (
+    "has no vjp and the kernel brings none",
+    "has no hand-written gradient of local_attention",
+)
+"""The only reasons for which a property of ours may go unjudged."""
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_operation(backend_name: str, backend: ModuleType, op: str) -> None:
+    report = judge(None, backend=backend_name, op=op, profile=PROFILE)
+    assert report.passed, str(report)
+    names = {record.subject for record in report.records}
+    assert len(names) >= max(1, sum(kernel.op == op for kernel in backend.KERNELS))
+    reasons = [record.reason for record in report.skipped]
+    assert [reason for reason in reasons if not any(excuse in reason for excuse in EXCUSES)] == []
+    assert all(record.refused == {} for record in report.records)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_operation_thoroughly(backend_name: str, op: str) -> None:
+    report = judge(None, backend=backend_name, op=op, profile="thorough", seed=1)
+    assert report.passed, str(report)
