@@ -217,8 +217,7 @@ def _checked_names(tokenizer_files: Mapping[str, bytes]) -> Mapping[str, bytes]:
 
 
 def _require_native(directory: Path) -> None:
-    old = directory.with_name(directory.name + OLD)
-    if not directory.exists() and old.exists():
+    if not directory.exists() and (old := directory.with_name(directory.name + OLD)).exists():
         raise CheckpointError(f"{directory} is gone, but an interrupted writer left the last one; rename {old} back")
     found = detect(directory)
     if found != NATIVE:

@@ -47,9 +47,10 @@ def evaluate(
     from griffin_core.text.files import compressed_bits_per_byte
     from griffin_core.training.evaluate import evaluate as run
 
-    documents = embedded_corpus().split()[1] if text is None else load_corpus(text).documents
+    given = None if text is None else load_corpus(text).documents
     path = api.packaged_checkpoint() if checkpoint is None else checkpoint
     model = api.load(path, backend=backend, kernel=kernel, dtype=dtype or "float32", verify=not no_verify)
+    documents = embedded_corpus().split()[1] if given is None else given  # takes seconds: last
     with progress() as bar:
         task = bar.add_task("reading", total=None, note="")
         found = run(model, documents, lambda done, total: bar.update(task, completed=done, total=total))
