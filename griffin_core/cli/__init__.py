@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (where it is, one line of help)."""
 
+_SECTIONS = re.compile(r"^(?:Args|Returns|Raises):|^Parameters\n-+", re.MULTILINE)
 _FLAGS = ("--help", "-h", "--version")
 
 _EPILOGUE = (
@@ -78,8 +82,17 @@ def build_app(verb: str | None = None) -> App:
         suppress_keyboard_interrupt=False,
     )
     for order, (name, (where, line)) in enumerate(VERBS.items()):
-        app.command(f"{__name__}.{where}", name=name, help=None if name == verb else line, sort_key=order)
+        text = _long_help(where) if name == verb else line
+        app.command(f"{__name__}.{where}", name=name, help=text, sort_key=order)
     return app
+
+
+def _long_help(where: str) -> str:
+    """What the verb's docstring says before its arguments, each paragraph as one line: terminals wrap it."""
+    module, _, name = where.partition(":")
+    text = inspect.getdoc(getattr(importlib.import_module(f"{__name__}.{module}"), name)) or ""
+    head = _SECTIONS.split(text, maxsplit=1)[0]
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in head.strip().split("\n\n"))
 
 
 def _show_default(value: object) -> str | None:
