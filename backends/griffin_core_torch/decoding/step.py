@@ -40,7 +40,7 @@ class TokenStep:
             prefix = layer_prefix(index)
             temporal: Any
             if kind == RECURRENT:
-                temporal = RecurrentStep(config, params, derived[prefix], index, state)
+                temporal = RecurrentStep(config, params, derived[prefix], index, state, places.begin[0])
             else:
                 temporal = AttentionStep(config, params, index, state, places)
             factors = [derived[f"{prefix}{norm}_pre_norm.weight"] for norm in ("temporal", "channel")]
@@ -70,7 +70,11 @@ def normalise(x: Tensor, factor: Tensor) -> Tensor:
 
 
 class RecurrentStep:
-    """A recurrent block: its weights, its state h [h b k] and the last w inputs of the conv as a ring [b w d]."""
+    """A recurrent block: its weights, its state h [h b k] and the last w inputs of the conv as a ring [b w d].
+
+    Args:
+        position: tokens that the first row has consumed.
+    """
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class RecurrentStep:
         recurrence: Recurrence,
         index: int,
         state: Mapping[str, Tensor],
+        position: int,
     ) -> None:
         prefix = layer_prefix(index) + "temporal_block."
         names = [f"{prefix}linear_{name}" for name in ("y", "x", "out")]
@@ -89,8 +94,11 @@ class RecurrentStep:
         self.blocks = (h.shape[0], config.gate_blocks, config.block_width)
         self.h = h.view(self.blocks).transpose(0, 1).clone(memory_format=torch.contiguous_format)
         conv = state[self.name + "conv"].to(h.dtype)
-        self.ring = torch.cat([conv, torch.empty_like(conv[:, :1])], dim=1)
-        self.slots, self.phase = self.ring.unbind(1), conv.shape[1]
+        ring = torch.cat([conv, torch.empty_like(conv[:, :1])], dim=1)
+        # Position p stands in slot p mod w, so that the order of the sum over the taps, and with it every bit,
+        # does not depend on where one call ended and the next began.
+        self.ring, self.phase = ring.roll(position + 1, dims=1), position % ring.shape[1]
+        self.slots = self.ring.unbind(1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[b m] to [b m]."""
