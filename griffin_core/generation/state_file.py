@@ -1,7 +1,7 @@
 """Decode states on disk: one safetensors file that knows which model it belongs to.
 
-The tensors are the canonical state; the header's metadata are strings: the format and its version, the digests of
-the config and of the weights, the last tokens of each row, the sampler's settings, and the SHA-256 of the whole
+The tensors are the canonical state and the last tokens of each row; the header's metadata are strings: the format
+and its version, the digests of the config and of the weights, the sampler's settings, and the SHA-256 of the whole
 file (computed with that field zeroed). The size does not depend on how much text the state has seen.
 """
 
@@ -13,6 +13,8 @@ import json
 import os
 from pathlib import Path
 from typing import NoReturn
+
+import numpy as np
 
 from griffin_core.checkpoints.files import named_errors, sync_directory, write_file
 from griffin_core.config import GriffinConfig
@@ -27,7 +29,9 @@ from griffin_core.shapes import Array
 FORMAT = "griffin-core decode state"
 VERSION = "1"
 TAIL = 64
-"""Tokens of each row that are kept at least; more when the repetition window is longer."""
+"""Tokens of each row that are kept; more when the repetition window is longer."""
+TAIL_NAME = "tail"
+"""The tensor that holds them: int32 [b TAIL], oldest first, -1 is empty."""
 
 _ZEROS = b"0" * 64
 _HEADER_LIMIT = 1 << 26
@@ -101,17 +105,15 @@ def save_state(path: str | Path, session: Session, sampling: Sampling, weights: 
     """
     engine = session.engine
     arrays = engine.module.dump_state(engine.config, session.state)
-    keep = max(TAIL, sampling.repetition_window)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
         "config": engine.config.digest(),
         "weights": weights,
-        "tails": json.dumps([row[-keep:] for row in session.histories]),
         "sampling": json.dumps(dataclasses.asdict(sampling)),
         "sha256": _ZEROS.decode(),
     }
-    data = pack(arrays, metadata)
+    data = pack({**arrays, TAIL_NAME: _tails(session, max(TAIL, sampling.repetition_window))}, metadata)
     before, _, after = _split_digest(data)
     data = before + hashlib.sha256(data).hexdigest().encode() + after
     _write(Path(path), data)
@@ -150,11 +152,19 @@ def load_state(path: str | Path) -> SavedState:
         _refuse(path, "is damaged (its SHA-256 does not match); use another copy")
     try:
         arrays = unpack(data)
-        tails = tuple(tuple(int(token) for token in row) for row in json.loads(metadata["tails"]))
+        tails = tuple(tuple(row[row >= 0].tolist()) for row in arrays.pop(TAIL_NAME))
         sampling = Sampling(**json.loads(metadata["sampling"]))
         return SavedState(arrays, tails, sampling, metadata["config"], metadata["weights"])
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise StateMismatch(f"state file {path} cannot be understood ({error}); save it again") from error
+
+
+def _tails(session: Session, keep: int) -> Array:
+    tails = np.full((len(session.histories), keep), -1, np.int32)
+    for row, history in enumerate(session.histories):
+        last = history[-keep:]
+        tails[row, keep - len(last) :] = last
+    return tails
 
 
 def _split_digest(data: bytes) -> tuple[bytes, bytes, bytes]:
