@@ -56,8 +56,7 @@ def bench(
 
     output = Output(json)
     label, chosen = resolve_config(preset, config)
-    given = {"batch": batch, "tokens": tokens, "context": context, "width": width, "runs": runs}
-    sizes: Sizes = dataclasses.replace(DEFAULTS[path], **{k: v for k, v in given.items() if v is not None})
+    sizes = _changed(DEFAULTS[path], batch=batch, tokens=tokens, context=context, width=width, runs=runs)
     with _progress() as told:
         report = measure(
             path,
@@ -74,6 +73,11 @@ def bench(
     _show(output, report)
     output.result(report.to_dict())
     return 0
+
+
+def _changed(sizes: Sizes, **given: int | None) -> Sizes:
+    """The sizes with those that were given."""
+    return dataclasses.replace(sizes, **{name: value for name, value in given.items() if value is not None})
 
 
 def _show(output: Output, report: Report) -> None:

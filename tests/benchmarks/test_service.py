@@ -37,7 +37,9 @@ def unjudged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(path: str, backend: str, **options):
-    return measure(path, config=TINY, label="tiny", backend=backend, sizes=SMALL[path], threads=1, peers=False, **options)
+    return measure(
+        path, config=TINY, label="tiny", backend=backend, sizes=SMALL[path], threads=1, peers=False, **options
+    )
 
 
 @pytest.mark.usefixtures("unjudged")
