@@ -75,13 +75,13 @@ def test_ordered_batches_predict_every_token_of_every_document_once(sizes, batch
     assert data.text_bytes == sum(n for n, _ in sizes)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(lengths=st.lists(st.integers(1, 60), min_size=2, max_size=10), length=st.integers(4, 20), seed=st.integers(0, 9))
 def test_shuffled_pieces_are_runs_of_one_document(lengths, length, seed):
     texts = corpus(lengths)
     rows = [whole(document) for document in texts]
     stream = Batches(tokenise(texts, ByteTokenizer()), 2, length, seed)
-    for _ in range(5):
+    for _ in range(3):
         packed = next(stream)
         check_positions(packed["positions"], (2, length))
         for tokens, targets in segments(packed):
@@ -157,3 +157,18 @@ def test_wrong_arguments_are_refused():
             Batches(data, *arguments)
     with pytest.raises(InputError, match="no document"):
         tokenise([], ByteTokenizer())
+
+
+class Bare(ByteTokenizer):
+    """A tokenizer that marks neither start nor end."""
+
+    bos_id = eos_id = None
+
+
+def test_without_special_tokens_the_first_token_is_read_only():
+    data = tokenise([Document("a", "xyz"), Document("b", "q"), Document("c", "no", prompt="yes")], Bare())
+    pieces = [data.piece(index, 0, 99) for index in range(len(data))]
+    assert [piece["tokens"].tolist() for piece in pieces] == [[*b"xy"], [*b"yesn"]]
+    assert [piece["targets"].tolist() for piece in pieces] == [[*b"yz"], [-1, -1, *b"no"]]
+    with pytest.raises(InputError, match="no document"):
+        tokenise([Document("b", "q")], Bare())
