@@ -107,7 +107,7 @@ _DEFAULT_CHOICE, _DEFAULT_SOURCE = Choice(), Source()
 def generate(
     *,
     prompt: Annotated[list[str] | None, Text] = None,
-    prompt_file: Path | None = None,
+    prompt_file: Annotated[Path | None, Text] = None,
     max_new_tokens: int = 128,
     choice: Choice = _DEFAULT_CHOICE,
     stop: Annotated[list[str] | None, Text] = None,

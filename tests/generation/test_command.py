@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -67,6 +68,13 @@ def test_a_batch_is_printed_in_order(griffin, tmp_path):
     titles = ("=== 1 of 3: one", "=== 2 of 3: two", "=== 3 of 3: from a file")
     assert code == 0
     assert out == "".join(f"{title}\n{text}\n" for title, text in zip(titles, texts, strict=True))
+
+
+def test_a_prompt_may_come_from_standard_input(griffin, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("piped é\n".encode())))
+    words = ("--max-new-tokens", 4, "--json")
+    piped = json.loads(griffin("--prompt-file", "-", *words)[1])
+    assert piped["tokens"] == json.loads(griffin("--prompt", "piped é\n", *words)[1])["tokens"]
 
 
 def test_a_saved_state_continues_with_its_own_settings(griffin, tmp_path):
