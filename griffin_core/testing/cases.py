@@ -151,7 +151,9 @@ CORNERS: tuple[Case, ...] = (
     Case(b=2, t=12, d=6, layout="transposed", carry=True, cut=5, resets="random"),
     Case(b=2, t=11, d=5, layout="strided", dtype="bfloat16", carry=True, cut=4, decay="mixed"),
 )
-"""Cases that every property is tried on before any is drawn."""
+"""Cases that the properties of whole sequences are tried on before any is drawn."""
+SHORT_CORNERS = tuple(case for case in CORNERS if case.t <= 64)
+"""Those that the other properties are tried on."""
 
 MODEL_CORNERS: tuple[ModelCase, ...] = (
     ModelCase(t=1, carry=True),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from griffin_core.cli import main
+
 BACKEND = '''
 """The numpy backend with a scan of its own."""
 
@@ -66,7 +68,12 @@ KERNEL = '''
 from griffin_core.protocol import Kernel
 from griffin_core_mine.scan import my_scan
 
-VISITING = Kernel("linear_scan", "visiting", my_scan)
+
+def supports(call):
+    return "it runs one sequence per row" if call.packed else None
+
+
+VISITING = Kernel("linear_scan", "visiting", my_scan, supports=supports)
 '''
 
 
@@ -85,32 +92,37 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def verify(site: Path, *words: str) -> tuple[int, str, str]:
+def environment(site: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+
+
+def verify(site: Path, *words: str) -> tuple[int, str]:
+    """In a process of its own: entry points are read once per process."""
     command = [sys.executable, "-m", "griffin_core", "verify", *words]
-    environ = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environ, cwd=site, capture_output=True, text=True, timeout=300, check=False)
-    return run.returncode, run.stdout, run.stderr
+    run = subprocess.run(command, env=environment(site), cwd=site, capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout
 
 
 def test_a_backend_in_a_folder_is_judged_like_ours(site: Path) -> None:
     code = (
-        "import json; from griffin_core.testing import judge; from griffin_core.testing.operations import OPERATIONS\n"
-        "names = ['reference', 'cut', 'packed', 'model.reference', 'model.cut', 'model.padded']\n"
+        "import json; from griffin_core.testing import judge\n"
+        "names = ['reference', 'packed', 'model.reference', 'model.cut']\n"
         "print(json.dumps(judge(None, backend='mine', properties=names).to_dict()))"
     )
-    environ = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment(site), capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
     assert report["passed"] is True
     subjects = [record["subject"] for record in report["records"]]
     assert "linear_scan [mine]" in subjects
-    assert subjects.count("model") == 3
+    assert subjects.count("model") == 2
     assert {"gated_scan", "rg_lru", "recurrent_middle", "conv1d", "local_attention"} <= set(subjects)
 
 
 def test_its_kernel_is_judged_by_name(site: Path) -> None:
-    code, out, _ = verify(site, "--backend", "mine", "--kernel", "mine", "--json")
+    code, out = verify(site, "--backend", "mine", "--kernel", "mine", "--json")
     assert code == 0
     verdicts = {record["property"]: record["status"] for record in json.loads(out)["records"]}
     assert verdicts["packed"] == verdicts["documents"] == "passed"
@@ -118,52 +130,62 @@ def test_its_kernel_is_judged_by_name(site: Path) -> None:
 
 
 def test_a_kernel_of_another_distribution_is_judged_by_name(site: Path) -> None:
-    code, out, _ = verify(site, "--backend", "numpy", "--kernel", "visiting", "--json")
+    code, out = verify(site, "--backend", "numpy", "--kernel", "visiting", "--json")
     assert code == 0
     assert {record["subject"] for record in json.loads(out)["records"]} == {"linear_scan [visiting]"}
 
 
-def test_a_function_in_the_current_folder_is_judged(site: Path) -> None:
-    code, out, _ = verify(site, "--backend", "numpy", "--kernel", "griffin_core_mine.scan:my_scan")
-    assert code == 0
-    assert "all holds" in out
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with nothing but somebody's functions (no entry points), as the current one."""
+    (tmp_path / "somebodys.py").write_text(SCAN, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "somebodys", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_a_wrong_one_exits_with_1_and_code_that_shows_why(site: Path) -> None:
-    code, out, _ = verify(site, "--backend", "numpy", "--kernel", "griffin_core_mine.scan:wrong_scan")
-    assert code == 1
+@pytest.mark.usefixtures("here")
+def test_a_function_in_the_current_folder_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--backend", "numpy", "--kernel", "somebodys:my_scan"]) == 0
+    assert "all holds" in capsys.readouterr().out
+
+
+def test_a_wrong_one_exits_with_1_and_code_that_shows_why(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--backend", "numpy", "--kernel", "somebodys:wrong_scan"]) == 1
+    out = capsys.readouterr().out
     assert "it does not hold" in out
     snippet = out.split("to see it again:")[1].split("fails")[0]
     lines = [line[4:] for line in snippet.splitlines() if line.startswith("    ")]
-    environ = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     again = [sys.executable, "-c", "\n".join(lines)]
-    run = subprocess.run(again, env=environ, cwd=site, capture_output=True, text=True, check=False)
+    run = subprocess.run(again, env=environment(here), cwd=here, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "times the bound" in run.stderr
 
 
-def test_one_that_raises_exits_with_1(site: Path) -> None:
-    code, out, err = verify(site, "--backend", "numpy", "--kernel", "griffin_core_mine.scan:broken_scan", "--json")
-    assert code == 1
-    assert err == ""
-    records = json.loads(out)["records"]
-    assert {record["reason"] for record in records if record["status"] == "failed"} == {
-        "it raised ValueError: not written yet"
-    }
+@pytest.mark.usefixtures("here")
+def test_one_that_raises_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--backend", "numpy", "--kernel", "somebodys:broken_scan", "--json"]) == 1
+    records = json.loads(capsys.readouterr().out)["records"]
+    reasons = {record["reason"] for record in records if record["status"] == "failed"}
+    assert reasons == {"it raised ValueError: not written yet"}
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--kernel", "nosuch"), "numpy has no kernel 'nosuch'; known: loop, reference, visiting, or module:attribute"),
+        (("--kernel", "nosuch"), "numpy has no kernel 'nosuch'; known: loop, reference, or module:attribute"),
         (("--kernel", "nosuch:scan"), "cannot import 'nosuch' for 'nosuch:scan'"),
         (("--op", "linear_scn"), "unknown operation 'linear_scn'; did you mean 'linear_scan'?"),
         (("--profile", "fast"), "unknown profile 'fast'; known: ci, quick, thorough"),
     ],
 )
-def test_wrong_use_exits_with_2_on_one_line(site: Path, words: tuple[str, ...], message: str) -> None:
-    code, out, err = verify(site, "--backend", "numpy", *words)
-    assert (code, out) == (2, "")
+def test_wrong_use_exits_with_2_on_one_line(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert main(["verify", "--backend", "numpy", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
     assert err.startswith("griffin: error: ")
     assert message in err
     assert err.count("\n") == 1

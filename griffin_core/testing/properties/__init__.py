@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from griffin_core.testing.cases import CORNERS, LONG, WIDE, Case
+from griffin_core.testing.cases import CORNERS, LONG, SHORT_CORNERS, WIDE, Case
 from griffin_core.testing.operations import Operation
 from griffin_core.testing.properties import gradients, isolation, sequences, values
 from griffin_core.testing.trial import Trial
@@ -33,7 +33,7 @@ class Property:
     check: Callable[[Trial], None]
     applies: Callable[[Operation], bool] = lambda op: True
     needs: str = ""
-    cases: tuple[Case, ...] = CORNERS
+    cases: tuple[Case, ...] = SHORT_CORNERS
     drawn: float = 1.0
     long: bool = False
 
@@ -67,16 +67,16 @@ def _padded(op: Operation) -> bool:
 _LONG = tuple(replace(LONG, dtype=dtype) for dtype in ("float32", "bfloat16"))
 
 PROPERTIES: tuple[Property, ...] = (
-    Property(values.reference, drawn=2.0, long=True),
+    Property(values.reference, cases=CORNERS, drawn=2.0, long=True),
     Property(values.form),
     Property(values.long, _scans, cases=_LONG, drawn=0.0),
     Property(values.wide, _recurrent, cases=(WIDE,), drawn=0.0),
     Property(values.empty, _recurrent, drawn=0.0),
     Property(values.linear, _linear),
-    Property(sequences.cut, long=True),
+    Property(sequences.cut, cases=CORNERS, long=True),
     Property(sequences.steps),
     Property(sequences.causal),
-    Property(sequences.reset),
+    Property(sequences.reset, cases=CORNERS),
     Property(sequences.fresh),
     Property(sequences.documents),
     Property(sequences.padding, _padded),
@@ -87,6 +87,6 @@ PROPERTIES: tuple[Property, ...] = (
     Property(values.reach, drawn=0.5),
     Property(values.layout, drawn=0.5),
     Property(values.repeat, drawn=0.5),
-    Property(gradients.gradient, needs=GRADIENT, drawn=2.0, long=True),
+    Property(gradients.gradient, needs=GRADIENT, cases=CORNERS, drawn=2.0, long=True),
 )
 BY_NAME = {item.name: item for item in PROPERTIES}
