@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from griffin_core.config import GriffinConfig
 from griffin_core.layouts.params import layer_prefix
@@ -44,8 +43,35 @@ class Places:
         return (slots <= self.positions[:, self.step, None])[:, None]
 
 
+class AttentionScratch:
+    """Buffers that all attention blocks of a model share, with the views of them that a step uses.
+
+    Attributes:
+        heads: float32 [b n+1 e], the queries and after them the key; ``first`` and ``second`` are the rotated quarters.
+        outs: where the products of queries, key and value are written, compute dtype.
+    """
+
+    def __init__(self, config: GriffinConfig, batch: int, dtype: torch.dtype, device: torch.device) -> None:
+        n, e, wide = config.num_heads, config.head_dim, accumulate_dtype(dtype)
+        flat = torch.empty(batch, (n + 2) * e, dtype=dtype, device=device)
+        self.same, self.flat = dtype == wide, flat
+        self.outs = (flat[:, : n * e], flat[:, n * e : (n + 1) * e], flat[:, (n + 1) * e :])
+        self.wide = flat if self.same else torch.empty_like(flat, dtype=wide)
+        every = self.wide.view(batch, n + 2, e)
+        self.q, self.k, self.v, heads = every[:, :n], every[:, n], every[:, n + 1], every[:, : n + 1]
+        self.first, self.second = heads[..., : e // 4], heads[..., e // 4 : e // 2]
+        self.turned = torch.empty_like(self.first)
+        self.zero = self.wide.new_zeros(1, 1, 1)
+        self.y = torch.empty(batch, n, e, dtype=wide, device=device)
+        self.mixed = self.y.view(batch, -1)
+
+
 class AttentionStep:
-    """A local attention block: its weights and its ring caches [b s e]."""
+    """A local attention block: its weights and its ring caches [b s e], float32 while it decodes.
+
+    Args:
+        scratch: shared with the other attention blocks.
+    """
 
     def __init__(
         self,
@@ -54,50 +80,53 @@ class AttentionStep:
         index: int,
         state: Mapping[str, Tensor],
         places: Places,
+        scratch: AttentionScratch,
     ) -> None:
         prefix = layer_prefix(index) + "temporal_block."
-        self.q_proj, self.k_proj, self.v_proj = (params[f"{prefix}{name}_proj.weight"] for name in "qkv")
-        self.o_proj = (params[prefix + "o_proj.weight"], params[prefix + "o_proj.bias"])
-        self.name, self.places = f"layers.{index}.", places
-        self.k, self.v = (state[f"{self.name}{name}"].clone() for name in "kv")
-        self.shape = (len(self.k), config.num_heads, config.head_dim)
+        self.projections = [params[f"{prefix}{name}_proj.weight"].t() for name in "qkv"]
+        self.o_proj = (params[prefix + "o_proj.bias"], params[prefix + "o_proj.weight"].t())
+        self.name, self.places, self.scratch = f"layers.{index}.", places, scratch
+        self.dtype, wide = state[self.name + "k"].dtype, scratch.wide.dtype
+        self.k, self.v = (state[f"{self.name}{name}"].to(wide, copy=True) for name in "kv")
         self.scale = config.head_dim**-0.5
 
     def __call__(self, x: Tensor) -> Tensor:
         """[b m] to [b m]."""
-        places, size = self.places, self.k.shape[1]
-        q = functional.linear(x, self.q_proj).view(self.shape)
-        k = functional.linear(x, self.k_proj)[:, None]
-        q, k = self._rotate(q), self._rotate(k)
-        self._write(k[:, 0], functional.linear(x, self.v_proj), size)
-        valid = places.valid(size)
+        scratch = self.scratch
+        for weight, out in zip(self.projections, scratch.outs, strict=True):
+            torch.mm(x, weight, out=out)
+        if not scratch.same:
+            scratch.wide.copy_(scratch.flat)
+        self._rotate(scratch)
+        self._write(scratch)
+        valid = self.places.valid(self.k.shape[1])
         keys, values = (self.k, self.v) if isinstance(valid, Tensor) else (self.k[:, :valid], self.v[:, :valid])
-        wide = accumulate_dtype(x.dtype)
-        scores = torch.bmm(q.to(wide), keys.to(wide).transpose(1, 2)).mul_(self.scale)
+        scores = torch.baddbmm(scratch.zero, scratch.q, keys.transpose(1, 2), beta=0.0, alpha=self.scale)
         if isinstance(valid, Tensor):
             scores.masked_fill_(~valid, float("-inf"))
-        y = torch.bmm(torch.softmax(scores, dim=-1), values.to(wide))
-        return functional.linear(y.view(len(x), -1).to(x.dtype), *self.o_proj)
+        torch.bmm(torch.softmax(scores, dim=-1), values, out=scratch.y)
+        bias, weight = self.o_proj
+        return torch.addmm(bias, scratch.mixed if scratch.same else scratch.mixed.to(x.dtype), weight)
 
-    def _rotate(self, x: Tensor) -> Tensor:
-        """x [b n e] turned by this step's angles, in place where it is float32."""
+    def _rotate(self, scratch: AttentionScratch) -> None:
+        """Queries and key turned by this step's angles, in place."""
         cos, sin = self.places.cos[self.places.step], self.places.sin[self.places.step]
-        quarter = x.shape[-1] // 4
-        first, second = x[..., :quarter].to(cos.dtype), x[..., quarter : 2 * quarter].to(cos.dtype)
-        turned = torch.mul(first, cos).addcmul_(second, sin, value=-1.0)
-        x[..., quarter : 2 * quarter] = torch.mul(second, cos).addcmul_(first, sin)
-        x[..., :quarter] = turned
-        return x
+        first, second = scratch.first, scratch.second
+        turned = torch.mul(first, cos, out=scratch.turned).addcmul_(second, sin, value=-1.0)
+        second.mul_(cos).addcmul_(first, sin)
+        first.copy_(turned)
 
-    def _write(self, k: Tensor, v: Tensor, size: int) -> None:
-        places = self.places
+    def _write(self, scratch: AttentionScratch) -> None:
+        places, size = self.places, self.k.shape[1]
+        # The cache holds values of the compute dtype, as it does between calls.
+        k = scratch.k if scratch.same else scratch.k.to(self.dtype).to(scratch.k.dtype)
         if places.equal:
             slot = (places.begin[0] + places.step) % size
-            self.k[:, slot], self.v[:, slot] = k, v
+            self.k[:, slot], self.v[:, slot] = k, scratch.v
             return
         slots = places.positions[:, places.step] % size
-        self.k[places.rows, slots], self.v[places.rows, slots] = k, v
+        self.k[places.rows, slots], self.v[places.rows, slots] = k, scratch.v
 
     def state(self) -> dict[str, Tensor]:
         """k and v, canonical."""
-        return {self.name + "k": self.k, self.name + "v": self.v}
+        return {self.name + "k": self.k.to(self.dtype), self.name + "v": self.v.to(self.dtype)}
