@@ -8,7 +8,7 @@ from griffin_core.cli.console import Output
 
 
 def demo(
-    *, out: Path = Path("runs/demo"), seconds: float = 180.0, backend: str | None = None, json: bool = False
+    *, out: Path = Path("runs/demo"), seconds: float | None = None, backend: str | None = None, json: bool = False
 ) -> int:
     """Train a small model on real text, generate from it, verify it; write a report.
 
@@ -18,7 +18,7 @@ def demo(
 
     Args:
         out: Directory for the run and report.html; an earlier demo there is replaced.
-        seconds: How long to train; the rest takes about a minute.
+        seconds: How long to train; default 180, or longer on a slow machine. The rest takes about a minute.
         backend: Instead of GRIFFIN_BACKEND; it must be able to train.
         json: Print the report as one JSON document.
     """

@@ -33,12 +33,12 @@ class DemoOptions:
 
     Attributes:
         out: directory for everything; an earlier demo there is replaced.
-        seconds: time for the training steps.
+        seconds: time for the training steps; None is three minutes, or longer on a slow machine.
         backend: None chooses as everywhere.
     """
 
     out: Path
-    seconds: float = 180.0
+    seconds: float | None = None
     backend: str | None = None
 
 

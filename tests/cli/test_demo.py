@@ -48,6 +48,16 @@ def test_verdict(change: dict[str, Any], said: str | None) -> None:
     assert (failures == []) if said is None else (said in failures[0])
 
 
+@pytest.mark.parametrize(
+    ("step", "seconds", "steps"),
+    [(0.2, None, 900), (0.6, None, 400), (1.0, None, 360), (30.0, None, 20), (0.2, 10.0, 50), (1e-6, 60.0, 20_000)],
+)
+def test_a_slow_machine_takes_longer_up_to_a_point(step: float, seconds: float | None, steps: int) -> None:
+    from griffin_core.demo.training import steps_for
+
+    assert steps_for(step, seconds) == steps
+
+
 def test_smoothing_averages_what_came_before() -> None:
     points = [(float(i), float(i % 2)) for i in range(1, 401)]
     smooth = report.smoothed(points)
