@@ -203,7 +203,7 @@ class Model:
         for name in settings:
             if name not in known:
                 raise ConfigError(f"unknown generation setting {name!r}; {nearest(name, known)}")
-        options = {"sampling": Sampling(**settings), "stop": stop}
+        options = {"sampling": Sampling(**settings), "stop": stop, "keep_state": False}
         return options if count is None else {**options, "max_new_tokens": count}
 
     def _positions(self, state: Any) -> Array:
