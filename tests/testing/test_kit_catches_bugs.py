@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
 import pytest
 
 from griffin_core.testing import judge, laws
@@ -61,3 +64,20 @@ def test_shrunk_cases_are_small() -> None:
     first = next(broken for broken in KERNELS if broken.kernel.name == "forgets_at_256")
     record = judge(first.kernel, backend="numpy", properties=["reference"]).records[0]
     assert record.case == "Case(b=1, t=257, d=1)"
+
+
+def test_a_lost_gradient_is_caught(backend_name: str, backend: ModuleType) -> None:
+    """One weight without a gradient, of all the weights of a model, bends the slope along a random direction."""
+    if not hasattr(backend, "vjp"):
+        pytest.skip(f"the {backend_name} backend has no vjp")
+
+    def vjp(f: Any, inputs: Any, cotangents: Any) -> Any:
+        found = list(backend.vjp(f, inputs, cotangents))
+        smallest = min(range(len(found)), key=lambda i: backend.to_numpy(found[i]).size)
+        found[smallest] = None
+        return tuple(found)
+
+    module: Any = SimpleNamespace(**{**vars(backend), "vjp": vjp})
+    record = laws.judge_law(laws.BY_NAME["model.gradient"], backend_name, module, Effort())
+    caught(record)
+    assert "slope along direction" in record.reason
