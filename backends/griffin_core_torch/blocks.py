@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from griffin_core.config import RECURRENT, GriffinConfig
+from griffin_core_torch.activation import gelu_product
 from griffin_core_torch.attention.compose import local_attention
 from griffin_core_torch.capture import captured_middle
-from griffin_core_torch.norms import gelu_product, rms_norm
+from griffin_core_torch.norms import rms_norm
 from griffin_core_torch.scan.compose import recurrent_middle
 from griffin_core_torch.weights import MIDDLE_NAMES, Weights, named
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from griffin_core_torch.arrays import accumulate_dtype
 from griffin_core_torch.scan.gated_eager import Marks, decay_rate
@@ -89,8 +88,3 @@ def scan_input(
     if found.pad is not None:
         u, log_a = (v.masked_fill(found.pad[..., None], 0.0) for v in (u, log_a))
     return u, log_a
-
-
-def gelu(x: Tensor) -> Tensor:
-    """The tanh form of GELU, the family's only activation."""
-    return functional.gelu(x, approximate="tanh")

@@ -1,17 +1,20 @@
-"""RMSNorm and the gated activation of the MLP, with backward passes that save only their inputs."""
+"""RMSNorm, in cache-sized blocks of rows; the backward pass keeps only the input and one number per row."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from griffin_core.config import NORM_EPS
 from griffin_core_torch.arrays import accumulate_dtype
 from griffin_core_torch.scan.autograd import wants_grad
+
+BLOCK_ELEMENTS = 1 << 16
+"""Elements of one block of rows: a few float32 arrays of it fit a core's level-2 cache beside each other."""
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float = NORM_EPS) -> Tensor:
@@ -29,11 +32,24 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float = NORM_EPS) -> Tensor:
 
 
 def _normalise(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    wide = x.to(accumulate_dtype(x.dtype))
-    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    y = torch.mul(wide, inverse).mul_(scale.to(wide.dtype) + 1.0)
-    return y.to(x.dtype), inverse
+    """(y, 1 / rms): the first in x's dtype, the second [... 1] in float32."""
+    wide, factor = accumulate_dtype(x.dtype), scale.to(accumulate_dtype(x.dtype)) + 1.0
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    inverse = torch.empty(*x.shape[:-1], 1, dtype=wide, device=x.device)
+    for block, out, root in zip(_rows(x), _rows(y), _rows(inverse, x.shape[-1]), strict=True):
+        block = block.to(wide)
+        torch.linalg.vector_norm(block, dim=-1, keepdim=True, out=root)
+        root.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        if x.dtype == wide:
+            torch.mul(block, root, out=out).mul_(factor)
+        else:
+            out.copy_(torch.mul(block, root).mul_(factor))
+    return y, inverse
+
+
+def _rows(x: Tensor, width: int | None = None) -> Sequence[Tensor]:
+    """x [... m] as rows, cut into blocks that stay in cache (of as many rows as for ``width``)."""
+    return x.reshape(-1, x.shape[-1]).split(max(1, BLOCK_ELEMENTS // (width or x.shape[-1])))
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -46,37 +62,16 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        """dx = (g - unit mean(g unit)) / rms with unit = x / rms and g = dy (1 + scale); dscale = sum dy unit."""
         x, scale, inverse = ctx.saved_tensors
-        dy = dy.to(inverse.dtype)
-        unit = x.to(inverse.dtype) * inverse
-        dscale = torch.mul(dy, unit).flatten(0, -2).sum(0)
-        g = dy * (scale.to(inverse.dtype) + 1.0)
-        along = torch.linalg.vecdot(g, unit).div_(x.shape[-1])[..., None]
-        dx = g.sub_(unit.mul_(along)).mul_(inverse)
-        return dx.to(x.dtype), dscale.to(scale.dtype), None
-
-
-def gelu_product(gate: Tensor, up: Tensor) -> Tensor:
-    """gelu_tanh(gate) * up; recomputed in the backward pass. Without a gradient, ``gate`` is overwritten.
-
-    Args:
-        gate, up: [... f], owned by the caller.
-    """
-    if wants_grad(gate, up):
-        return _GeluProduct.apply(gate, up)
-    return torch.ops.aten.gelu_(gate, approximate="tanh").mul_(up)
-
-
-class _GeluProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return functional.gelu(gate, approximate="tanh").mul_(up)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        dup = functional.gelu(gate, approximate="tanh").mul_(dy)
-        dgate = torch.ops.aten.gelu_backward(torch.mul(dy, up), gate, approximate="tanh")
-        return dgate, dup
+        factor, width = scale.to(inverse.dtype) + 1.0, x.shape[-1]
+        dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+        dscale = torch.zeros_like(factor)
+        for block, g, root, out in zip(_rows(x), _rows(dy), _rows(inverse, width), _rows(dx), strict=True):
+            unit = torch.mul(block, root)
+            product = torch.mul(unit, g)
+            dscale += product.sum(0)
+            along = torch.mv(product, factor).div_(-width)[:, None]
+            g = torch.mul(g, factor).addcmul_(unit, along).mul_(root)
+            out.copy_(g)
+        return dx, dscale.to(scale.dtype), None

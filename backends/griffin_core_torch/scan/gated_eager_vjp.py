@@ -43,15 +43,14 @@ def gated_scan_vjp(
     grads = [torch.empty_like(v, memory_format=torch.contiguous_format) for v in (x, gate_x, gate_a)]
     rows = min(block_rows(batch, width), max(time, 1))
     scratch = torch.empty(_SCRATCH, rows, batch, width, dtype=wide, device=x.device)
-    total = x.new_zeros(width, dtype=wide)
+    a_rows, total = scratch[2].unbind(0), x.new_zeros(width, dtype=wide)
     for start in reversed(range(0, time, rows)):
         stop = min(start + rows, time)
         cut = slice(start, stop)
         g, log_a, a, *rest = scratch[:, : stop - start].unbind(0)
         _decay_block(gate_a[:, cut], rate, found, cut, log_a, a)
         _cotangent_block(dy[:, cut], found, cut, g)
-        g_rows = g.unbind(0)
-        carry = scan_backward(g_rows, a.unbind(0), g_rows, carry, resets, start)
+        carry = scan_backward(g.unbind(0), a_rows, carry, resets, start)
         before = (states[:, start - 1] if start else first, time_major(states[:, start : stop - 1]))
         parts = (x[:, cut], gate_x[:, cut], gate_a[:, cut])
         q = _gate_grads(parts, before, (g, log_a, a, *rest), found.block(start, stop), [v[:, cut] for v in grads])

@@ -27,20 +27,18 @@ def linear_scan_forward(
     y = torch.empty(batch, time, width, dtype=x.dtype, device=x.device)
     h = x.new_zeros(batch, width, dtype=wide) if h0 is None else h0.to(wide, copy=True)
     rows = min(block_rows(batch, width), max(time, 1))
-    a = torch.empty(rows, batch, width, dtype=wide, device=x.device)
-    u = None if x.dtype == wide else torch.empty_like(a)
-    resets = marks(reset)
+    scratch = torch.empty(1 if x.dtype == wide else 2, rows, batch, width, dtype=wide, device=x.device)
+    a, u = scratch[0], scratch[-1]
+    a_rows, resets = a.unbind(0), marks(reset)
     for start in range(0, time, rows):
         stop = min(start + rows, time)
-        x_block, y_block, a_block = (time_major(x[:, start:stop]), time_major(y[:, start:stop]), a[: stop - start])
-        decay(log_a[:, start:stop], a_block)
-        u_block = x_block if u is None else u[: stop - start].copy_(x_block)
-        out = y_block if u is None else u_block
-        h = scan_forward(u_block.unbind(0), a_block.unbind(0), out.unbind(0), h, resets, start)
-        if u is not None:
+        decay(log_a[:, start:stop], a[: stop - start])
+        y_block = time_major(y[:, start:stop])
+        u_block = (y_block if x.dtype == wide else u[: stop - start]).copy_(time_major(x[:, start:stop]))
+        h = scan_forward(u_block.unbind(0), a_rows, h, resets, start).clone()
+        if x.dtype != wide:
             y_block.copy_(u_block)
-            h = h.clone()  # the block's scratch is written again
-    return y, h.clone()
+    return y, h
 
 
 def decay(log_a: Tensor, out: Tensor) -> Tensor:

@@ -31,14 +31,13 @@ def linear_scan_vjp(
     first = x.new_zeros(batch, width, dtype=wide) if h0 is None else h0.to(wide)
     rows = min(block_rows(batch, width), max(time, 1))
     a, g = (torch.empty(rows, batch, width, dtype=wide, device=x.device) for _ in range(2))
-    resets, carry = marks(reset), dh.to(wide)
+    a_rows, resets, carry = a.unbind(0), marks(reset), dh.to(wide)
     for start in reversed(range(0, time, rows)):
         stop = min(start + rows, time)
         a_block = decay(log_a[:, start:stop], a[: stop - start])
         g_block = g[: stop - start]
         g_block.copy_(time_major(dy[:, start:stop]))
-        g_rows = g_block.unbind(0)
-        carry = scan_backward(g_rows, a_block.unbind(0), g_rows, carry, resets, start)
+        carry = scan_backward(g_block.unbind(0), a_rows, carry, resets, start)
         time_major(dx[:, start:stop]).copy_(g_block)
         a_block.mul_(g_block)
         a_block[1:].mul_(time_major(states[:, start : stop - 1]))

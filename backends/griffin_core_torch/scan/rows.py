@@ -35,57 +35,49 @@ def time_major(x: Tensor) -> Tensor:
     return x.transpose(0, 1)
 
 
-def scan_forward(
-    u: Sequence[Tensor], a: Sequence[Tensor], out: Sequence[Tensor], h: Tensor, resets: MARK, start: int = 0
-) -> Tensor:
-    """out_t = u_t + a_t h, with h = out_t carried on; at a reset out_t = u_t by selection.
+def scan_forward(u: Sequence[Tensor], a: Sequence[Tensor], h: Tensor, resets: MARK, start: int = 0) -> Tensor:
+    """u_t += a_t h, with h = u_t carried on, in place; at a reset u_t stays as it is, by selection.
 
     Args:
-        u, a: rows [b d] of one dtype.
-        out: rows to write; they may be the rows of u.
+        u, a: rows [b d] of one dtype; ``a`` may have more of them.
         h: [b d] state before the first row.
-        resets: steps, counted from ``start``, whose rows are selected.
+        resets: steps at which some row resets; the first row of ``u`` is step ``start``.
 
     Returns:
-        The last row of ``out`` (or ``h`` when there is none).
+        The last row of ``u`` (or ``h`` when there is none).
     """
-    addcmul = torch.addcmul
-    if not resets:
-        for u_t, a_t, o_t in zip(u, a, out, strict=True):
-            h = addcmul(u_t, a_t, h, out=o_t)
+    if not any(start <= step < start + len(u) for step in resets):
+        for u_t, a_t in zip(u, a, strict=False):
+            h = u_t.addcmul_(a_t, h)
         return h
-    for step, (u_t, a_t, o_t) in enumerate(zip(u, a, out, strict=True), start):
-        if step in resets:
-            h = o_t.copy_(torch.where(resets[step], u_t, addcmul(u_t, a_t, h)))
-        else:
-            h = addcmul(u_t, a_t, h, out=o_t)
+    for step, (u_t, a_t) in enumerate(zip(u, a, strict=False), start):
+        mask = resets.get(step)
+        passed = torch.addcmul(u_t, a_t, h) if mask is not None else None
+        h = u_t.addcmul_(a_t, h) if passed is None else u_t.copy_(torch.where(mask, u_t, passed))
     return h
 
 
-def scan_backward(
-    dy: Sequence[Tensor], a: Sequence[Tensor], out: Sequence[Tensor], carry: Tensor, resets: MARK, start: int = 0
-) -> Tensor:
-    """g_t = dy_t + carry, carry = a_t g_t (0 by selection at a reset), from the last row to the first.
+def scan_backward(g: Sequence[Tensor], a: Sequence[Tensor], carry: Tensor, resets: MARK, start: int = 0) -> Tensor:
+    """g_t += carry, carry = a_t g_t (0 by selection at a reset), from the last row to the first, in place.
 
     Args:
-        dy, a: rows [b d].
-        out: rows to write g to; they may be the rows of dy.
+        g, a: rows [b d]; ``a`` may have more of them.
         carry: [b d] what reaches the last row from later ones.
-        resets: as in ``scan_forward``.
+        resets, start: as in ``scan_forward``.
 
     Returns:
         The gradient with respect to the state before the first row.
     """
-    last = len(out) - 1
+    last = len(g) - 1
     if last < 0:
         return carry
-    g = torch.add(dy[last], carry, out=out[last])
-    addcmul = torch.addcmul
+    later = g[last].add_(carry)
     for i in range(last - 1, -1, -1):
-        if resets and start + i + 1 in resets:
-            passed = torch.mul(a[i + 1], g).masked_fill_(resets[start + i + 1], 0.0)
-            g = torch.add(dy[i], passed, out=out[i])
+        mask = resets.get(start + i + 1) if resets else None
+        if mask is None:
+            later = g[i].addcmul_(a[i + 1], later)
         else:
-            g = addcmul(dy[i], a[i + 1], g, out=out[i])
-    carry = torch.mul(a[0], g)
-    return carry.masked_fill_(resets[start], 0.0) if resets and start in resets else carry
+            later = g[i].add_(torch.mul(a[i + 1], later).masked_fill_(mask, 0.0))
+    carry = torch.mul(a[0], later)
+    mask = resets.get(start)
+    return carry if mask is None else carry.masked_fill_(mask, 0.0)
