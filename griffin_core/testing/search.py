@@ -16,7 +16,7 @@ from hypothesis.strategies import SearchStrategy
 
 from griffin_core.errors import ConfigError, nearest
 
-DRAWS = {"quick": 6, "ci": 25, "thorough": 300}
+DRAWS = {"quick": 6, "ci": 25, "thorough": 100}
 """Cases that each property draws, by profile, after its corners."""
 SHRINK_SECONDS = {"quick": 5.0, "ci": 10.0, "thorough": 60.0}
 
