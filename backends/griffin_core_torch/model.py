@@ -20,6 +20,9 @@ from griffin_core_torch.norms import rms_norm
 from griffin_core_torch.padding import compaction, gather_time, scatter_time
 from griffin_core_torch.weights import FlatWeights
 
+CAP_ELEMENTS = 1 << 18
+"""Logits that are capped at a time, 1 MiB of float32: they stay in cache."""
+
 State = Mapping[str, Tensor]
 Layer = Callable[[Tensor, Call, LayerState | None], tuple[Tensor, dict[str, Tensor]]]
 
@@ -152,14 +155,17 @@ def logits(config: GriffinConfig, params: Mapping[str, Tensor], x: Tensor, compu
 
 
 def cap_logits(config: GriffinConfig, scores: Tensor) -> Tensor:
-    """float32 scores (float64 stays), softly capped where the config says so."""
+    """float32 scores (float64 stays), softly capped where the config says so; without a gradient, in place."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     cap = config.logits_soft_cap
     if cap is None:
         return scores
     if scores.requires_grad:
         return torch.tanh(scores / cap) * cap
-    return scores.div_(cap).tanh_().mul_(cap)
+    scores = scores.contiguous()
+    for block in scores.view(-1).split(CAP_ELEMENTS):  # one pass over memory, not three
+        block.div_(cap).tanh_().mul_(cap)
+    return scores
 
 
 def forward(
