@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from griffin_core.config import GriffinConfig
-from griffin_core.presets import BYTE_VOCAB, GRIFFIN_PATTERN
+from griffin_core.presets import BYTE_VOCAB, GRIFFIN_PATTERN, preset
 from griffin_core.schedules import TrainerOptions
 from griffin_core.training.spec import TrainSpec
 
@@ -34,11 +34,10 @@ DEMO = TrainSpec(
 """1.2 million parameters on the embedded corpus; the demo sets ``steps`` to what its time allows."""
 
 PACKAGED = TrainSpec(
-    name="griffin-docs",
-    config=_byte_config(width=192, lru_width=192, layers=6, heads=4, window=256),
-    options=TrainerOptions(steps=4000, learning_rate=4e-3, final_fraction=0.02, warmup=100, beta2=0.98),
-    batch=8,
+    name="griffin-mini",
+    config=preset("griffin-mini").config,
+    options=TrainerOptions(steps=1200, learning_rate=4e-3, warmup=60),
+    batch=4,
     length=512,
-    checkpoint_every=200,
 )
-"""The checkpoint in the package: under 3 million parameters, so that it is under 6 MB in bfloat16."""
+"""The package's checkpoint: ``griffin train --preset griffin-mini --steps 1200 --batch 4 --length 512 --lr 0.004``."""
