@@ -100,7 +100,7 @@ class Report:
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells: subject, property, verdict, cases, closest call, note."""
         return [
-            (r.subject, r.property, r.status, str(r.cases or ""), f"{r.ratio:.2f}" if r.ratio else "", note(r))
+            (r.subject, r.property, r.status, str(r.cases or ""), times(r.ratio), note(r))
             for r in self.records
         ]
 
@@ -122,6 +122,13 @@ class Report:
             "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows
         ]
         return "\n".join([self.title, *lines, "", self.details()]).rstrip() + "\n"
+
+
+def times(ratio: float) -> str:
+    """A share of the bound, short: two decimals, or powers of ten when far beyond it."""
+    if not ratio:
+        return ""
+    return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.0e}"
 
 
 def note(record: Record) -> str:
