@@ -99,10 +99,7 @@ class Report:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells: subject, property, verdict, cases, closest call, note."""
-        return [
-            (r.subject, r.property, r.status, str(r.cases or ""), times(r.ratio), note(r))
-            for r in self.records
-        ]
+        return [(r.subject, r.property, r.status, str(r.cases or ""), times(r.ratio), note(r)) for r in self.records]
 
     def details(self) -> str:
         """Every failure in full: the reason, the shrunk case, and what to paste."""
