@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from griffin_core import registry
@@ -11,7 +11,7 @@ from griffin_core.layouts.params import parameter_count
 from griffin_core.model import Model
 from griffin_core.shapes import Array
 from griffin_core.text.corpus import EMBEDDED, Corpus
-from griffin_core.text.files import compressed_bits_per_byte
+from griffin_core.text.files import Document, compressed_bits_per_byte
 from griffin_core.text.tokenizer import Tokenizer
 from griffin_core.training import plots
 from griffin_core.training.evaluate import evaluate
@@ -47,19 +47,7 @@ def finish(
     }
     if held:
         note("evaluating the held-out documents")
-        module = registry.load_backend(spec.backend)
-        native_params = module.load_params(spec.config, params, dtype="float32")
-        model = Model(
-            config=spec.config,
-            params=native_params,
-            backend=spec.backend,
-            dtype="float32",
-            tokenizer=tokenizer,
-            kernel=spec.kernel,
-        )
-        summary["heldout"] = evaluate(model, held).to_dict()
-        summary["heldout_bits_per_byte"] = summary["heldout"]["bits_per_byte"]
-        summary |= {f"{name}_bits_per_byte": bits for name, bits in compressed_bits_per_byte(held).items()}
+        summary |= _held_out_figures(spec, params, held, tokenizer)
     facts = {key: summary[key] for key in ("name", "steps", "corpus", "training_seconds", "tokens")}
     facts |= {"text": EMBEDDED if spec.text is None else "files", "seed": spec.seed, "options": spec.options.to_dict()}
     facts |= {"batch": spec.batch, "length": spec.length}
@@ -70,3 +58,21 @@ def finish(
         summary["plot"] = str(run.plot)
     run.write_summary(summary)
     return summary
+
+
+def _held_out_figures(
+    spec: TrainSpec, params: Mapping[str, Array], held: Sequence[Document], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """The evaluation of the float32 weights on the held-out documents, and what gzip and xz need for them."""
+    native_params = registry.load_backend(spec.backend).load_params(spec.config, params, dtype="float32")
+    model = Model(
+        config=spec.config,
+        params=native_params,
+        backend=spec.backend,
+        dtype="float32",
+        tokenizer=tokenizer,
+        kernel=spec.kernel,
+    )
+    found = evaluate(model, held).to_dict()
+    packed = {f"{name}_bits_per_byte": bits for name, bits in compressed_bits_per_byte(held).items()}
+    return {"heldout": found, "heldout_bits_per_byte": found["bits_per_byte"], **packed}

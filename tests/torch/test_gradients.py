@@ -9,8 +9,8 @@ from torch.autograd import gradcheck
 
 import griffin_core_torch as backend
 from griffin_core.reference import gradients
-from griffin_core_torch.gates import block_gates
 from griffin_core_torch.activation import gelu_product
+from griffin_core_torch.gates import block_gates
 from griffin_core_torch.scan import rows
 
 POSITIONS = torch.tensor([[3, 4, 0, 1, 2, 3], [0, 1, 2, -1, -1, -1]], dtype=torch.int32)
