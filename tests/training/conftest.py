@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from griffin_core.config import GriffinConfig
+from griffin_core.layouts.initialise import init_params
 from griffin_core.presets import BYTE_VOCAB, GRIFFIN_PATTERN
 from griffin_core.schedules import TrainerOptions
 from griffin_core.text.tokenizer import ByteTokenizer
@@ -108,3 +109,31 @@ def whole(spec, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     runs.start(out, spec, ByteTokenizer(), Quiet())
     return out
+
+
+@pytest.fixture
+def lively():
+    def lively(config, seed=0):
+        """Weights with every kind of parameter away from zero, as float64."""
+        rng = np.random.default_rng(seed)
+        params = {name: array.astype(np.float64) for name, array in init_params(config, seed).items()}
+        return {
+            name: array if name.endswith("recurrent_param") else array + 0.1 * rng.standard_normal(array.shape)
+            for name, array in params.items()
+        }
+
+    return lively
+
+
+@pytest.fixture
+def gradients():
+    import torch
+
+    def gradients(trainer, batch):
+        count = int((batch["targets"] >= 0).sum())
+        loss = trainer._loss(batch, 1.0 / count)
+        names = list(trainer._params)
+        grads = torch.autograd.grad(loss, [trainer._params[name] for name in names])
+        return loss.item(), {name: grad.double().numpy() for name, grad in zip(names, grads, strict=True)}
+
+    return gradients
