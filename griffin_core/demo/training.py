@@ -23,7 +23,7 @@ SECONDS = 180.0
 """Time for the steps when none is asked for."""
 SLOW_SECONDS = 360.0
 """The most that a slow machine takes for ``ENOUGH_STEPS`` then."""
-ENOUGH_STEPS = 700
+ENOUGH_STEPS = 1500
 """Steps after which the model is well below both compressors."""
 LEAST_STEPS, MOST_STEPS = 20, 20_000
 PROBE_STEPS = 5

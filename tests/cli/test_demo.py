@@ -50,7 +50,15 @@ def test_verdict(change: dict[str, Any], said: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("step", "seconds", "steps"),
-    [(0.2, None, 900), (0.4, None, 700), (1.0, None, 360), (30.0, None, 20), (0.2, 10.0, 50), (1e-6, 60.0, 20_000)],
+    [
+        (0.1, None, 1800),
+        (0.2, None, 1500),
+        (0.4, None, 900),
+        (1.0, None, 360),
+        (30.0, None, 20),
+        (0.2, 10.0, 50),
+        (1e-6, 60.0, 20_000),
+    ],
 )
 def test_a_slow_machine_takes_longer_up_to_a_point(step: float, seconds: float | None, steps: int) -> None:
     from griffin_core.demo.training import steps_for
