@@ -17,8 +17,9 @@ from griffin_core_torch.norms import rms_norm
 from griffin_core_torch.scan.compose import recurrent_middle
 from griffin_core_torch.weights import MIDDLE_NAMES, Weights, named
 
-PIECE_TOKENS = 256
-"""Tokens of one piece when nothing is differentiated: a layer's activations then stay in cache."""
+PIECE_TOKENS = 1024
+"""Tokens of one piece when nothing is differentiated. It bounds the memory of a long prompt, and the products still
+run at full rate: with 256 rows each, a prefill of 2048 tokens took 1.3 times as long."""
 
 LayerState = Mapping[str, Tensor]
 """One layer's part of a state: h and conv, or k, v; and position."""
