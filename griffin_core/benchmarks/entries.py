@@ -71,11 +71,11 @@ class Plan:
     def target(self, path: str) -> Target | None:
         return TARGETS[path] if self.judged else None
 
-    def products(self, name: str, listing: list[Product], per: int = 1, dtype: str | None = None) -> Entry:
-        """A baseline entry that runs the products, ``per`` times in a call."""
-        used = dtype or self.setup.dtype
-        call = self.timers.products(listing, used)
-        read = weights_read(listing) * DTYPES[used].itemsize if self.setup.sizes.context else 0
+    def products(self, name: str, listing: list[Product], per: int = 1, setup: Setup | None = None) -> Entry:
+        """A baseline entry that runs the products, ``per`` times in a call, with the model's own weights."""
+        setup = setup or self.setup
+        call = self.timers.products(listing, setup.dtype, setup.params)
+        read = weights_read(listing) * DTYPES[setup.dtype].itemsize if setup.sizes.context else 0
         return Entry(
             contender=Contender(name=name, call=_repeat(call, per), per=per), flops=total_flops(listing), moved=read
         )
@@ -134,10 +134,10 @@ def decode(plan: Plan) -> list[Entry]:
         plan.products(BARE, listing, per=n),
     ]
     if _has_bfloat16(plan):
-        bare = f"{BARE}, bfloat16"
+        bare, narrow = f"{BARE}, bfloat16", _bfloat16(setup)
         entries += [
-            plan.entry("decode, bfloat16", work.decode(_bfloat16(setup)), bare, **options),
-            plan.products(bare, listing, per=n, dtype="bfloat16"),
+            plan.entry("decode, bfloat16", work.decode(narrow), bare, **options),
+            plan.products(bare, listing, per=n, setup=narrow),
         ]
     return entries + plan.peer_entries("decode", lambda name: BARE, per=n, rate=True)
 

@@ -15,8 +15,8 @@ from griffin_core.shapes import Array
 Call = Callable[[], object]
 
 
-def products(listing: Sequence[Product], dtype: str) -> Call:
-    """A call that runs the products with ``np.matmul``, in float64 as the backend does."""
+def products(listing: Sequence[Product], dtype: str, params: Any) -> Call:
+    """A call that runs the products with ``np.matmul``, in float64 as the backend does (so not on ``params``)."""
     made: dict[tuple[Any, ...], Array] = {}
 
     def operand(owner: str, *shape: int) -> Array:

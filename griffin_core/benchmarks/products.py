@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from griffin_core.config import ATTENTION, RECURRENT, GriffinConfig
+from griffin_core.layouts.params import EMBEDDING, LM_HEAD, layer_prefix
 
 QUERY_BLOCK = 256
 LOGIT_ROWS = 512
@@ -28,7 +29,8 @@ class Product:
         m, k, n: rows, contracted axis, columns.
         batch: matrices multiplied at once (gate blocks, batch rows of attention).
         form: how the factors lie in memory: "nt", "nn" or "tn".
-        weight: the parameter that one factor is (or whose gradient the result is); None for attention.
+        weight: canonical name of the parameter that one factor is (or whose gradient the result is); None for
+            attention.
     """
 
     name: str
@@ -60,7 +62,8 @@ def model_products(config: GriffinConfig, batch: int, tokens: int, context: int 
 def logit_products(config: GriffinConfig, rows: int) -> list[Product]:
     """Products of ``logits`` for so many rows, in pieces."""
     sizes = [min(LOGIT_ROWS, rows - start) for start in range(0, rows, LOGIT_ROWS)]
-    return [Product(f"logits.{i}", m, config.width, config.vocab_size, weight="embedding") for i, m in enumerate(sizes)]
+    head = EMBEDDING if config.tie_embeddings else LM_HEAD
+    return [Product(f"logits.{i}", m, config.width, config.vocab_size, weight=head) for i, m in enumerate(sizes)]
 
 
 def with_gradients(products: list[Product]) -> list[Product]:
@@ -90,23 +93,25 @@ def _gradients(product: Product) -> tuple[Product, Product]:
 
 def _layer(config: GriffinConfig, layer: int, kind: str, batch: int, tokens: int, context: int) -> Iterator[Product]:
     rows, m, f = batch * tokens, config.width, config.mlp_width
+    temporal, channel = (f"{layer_prefix(layer)}{block}." for block in ("temporal_block", "mlp_block"))
 
-    def linear(name: str, width_in: int, width_out: int) -> Product:
-        return Product(f"{layer}.{name}", rows, width_in, width_out, weight=f"{layer}.{name}")
+    def linear(name: str, width_in: int, width_out: int, block: str = temporal) -> Product:
+        return Product(f"{layer}.{name}", rows, width_in, width_out, weight=f"{block}{name}.weight")
 
     if kind == RECURRENT:
         d, k = config.lru_width, config.block_width
         yield from (linear("linear_x", m, d), linear("linear_y", m, d))
         for gate in ("input_gate", "recurrent_gate"):
-            name = f"{layer}.{gate}"
-            yield Product(name, rows, k, k, config.gate_blocks, INPUT_GRADIENT, name)
+            weight = f"{temporal}rg_lru.{gate}_weight"
+            yield Product(f"{layer}.{gate}", rows, k, k, config.gate_blocks, INPUT_GRADIENT, weight)
         yield linear("linear_out", d, m)
     elif kind == ATTENTION:
         e, ne = config.head_dim, config.num_heads * config.head_dim
         yield from (linear("q_proj", m, ne), linear("k_proj", m, e), linear("v_proj", m, e))
         yield from _attention(config, layer, batch, tokens, context)
         yield linear("o_proj", ne, m)
-    yield from (linear("gate_proj", m, f), linear("up_proj", m, f), linear("down_proj", f, m))
+    yield from (linear("gate_proj", m, f, channel), linear("up_proj", m, f, channel))
+    yield linear("down_proj", f, m, channel)
 
 
 def _attention(config: GriffinConfig, layer: int, batch: int, tokens: int, context: int) -> Iterator[Product]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -51,14 +52,15 @@ class Setup:
         generator = np.random.default_rng(_SEED)
         return generator.integers(3, self.config.vocab_size, (self.sizes.batch, length)).astype(np.int32)
 
+    @functools.cached_property
     def params(self) -> Any:
-        """Random weights in native form, in the compute dtype."""
+        """Random weights in native form, in the compute dtype; every call on this setup reads the same ones."""
         return self.module.load_params(self.config, init_params(self.config, _SEED, "released"), self.dtype)
 
 
 def prefill(setup: Setup, every: bool) -> Call:
     """A call that reads a prompt and ends with the state and the last token's logits, or every token's."""
-    module, config, params = setup.module, setup.config, setup.params()
+    module, config, params = setup.module, setup.config, setup.params
     tokens = setup.native(setup.tokens(setup.sizes.tokens))
 
     def run() -> object:
@@ -72,7 +74,7 @@ def prefill(setup: Setup, every: bool) -> Call:
 
 def decode(setup: Setup) -> Call:
     """A call that decodes ``tokens`` tokens greedily from one state, with the backend's own loop."""
-    module, config, params = setup.module, setup.config, setup.params()
+    module, config, params = setup.module, setup.config, setup.params
     loop = capability(setup.name, module, "decode")
     prompt = setup.tokens(setup.sizes.context + 1)
     capacity = setup.sizes.context + setup.sizes.tokens + 1

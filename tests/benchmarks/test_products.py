@@ -15,6 +15,7 @@ from griffin_core.benchmarks.products import (
     weights_read,
     with_gradients,
 )
+from griffin_core.layouts.initialise import init_params
 from griffin_core.layouts.params import EMBEDDING, param_table, parameter_count
 from griffin_core.presets import preset
 
@@ -90,21 +91,27 @@ def test_the_torch_products_have_the_listed_shapes(form: str, batch: int) -> Non
     pytest.importorskip("torch")
     from griffin_core_torch import benchmarks
 
-    pool = benchmarks._Operands(benchmarks.torch.float32)
+    rows, columns = (11, 7) if form == "nt" else (7, 11)
+    weight = benchmarks.torch.ones((rows, columns) if batch == 1 else (batch, rows, columns))
+    pool = benchmarks._Operands(benchmarks.torch.float32, {"w": weight})
     result = pool.step(Product("p", 5, 7, 11, batch, form, "w"))()
     assert tuple(result.shape) == ((5, 11) if batch == 1 else (batch, 5, 11))
 
 
-def test_weights_are_kept_apart_and_activations_are_shared() -> None:
+@pytest.mark.parametrize("tie", [True, False])
+def test_the_products_run_on_the_model_s_own_weights_and_share_activations(tie: bool) -> None:
     pytest.importorskip("torch")
+    import griffin_core_torch as backend
     from griffin_core_torch import benchmarks
 
-    pool = benchmarks._Operands(benchmarks.torch.float32)
-    listing = model_products(TINY, 1, 8)
+    config = TINY.replace(tie_embeddings=tie)
+    params = backend.load_params(config, init_params(config, 0))
+    pool = benchmarks._Operands(benchmarks.torch.float32, params)
+    listing = model_products(config, 1, 8) + logit_products(config, 8)
     for product in with_gradients(listing):
-        pool.step(product)
-    weights = sum(t.numel() for key, t in pool._made.items() if key[0] not in ("left", "right"))
-    assert weights == weights_read(listing)
+        pool.step(product)()
+    assert {p.weight for p in listing if p.weight} <= params.keys()
+    assert {key[0] for key in pool._made} == {"left", "right", "2.scores", "2.values"}
     made = len(pool._made)
     for product in listing:
         pool.step(product)
@@ -122,4 +129,4 @@ def test_a_copy_moves_the_bytes_it_is_asked_to() -> None:
 def test_numpy_runs_every_form() -> None:
     listing = with_gradients(model_products(TINY, 1, 4) + logit_products(TINY, 4))
     assert math.isfinite(total_flops(listing))
-    assert numpy_timers.products(listing, "float32")() is None
+    assert numpy_timers.products(listing, "float32", {})() is None

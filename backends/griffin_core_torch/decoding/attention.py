@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from griffin_core.config import GriffinConfig
 from griffin_core.layouts.params import layer_prefix
 from griffin_core_torch.arrays import accumulate_dtype
 from griffin_core_torch.attention.rotation import angles
+from griffin_core_torch.decoding.stream import Call, Stream
 
 
 class Places:
@@ -32,8 +34,20 @@ class Places:
         self.rows = torch.arange(len(begin), device=device)
         first = torch.tensor(begin, device=device)
         self.positions = first[:, None] + torch.arange(count, device=device)  # int64 [b n]
+        self._turns = None
         if head_dim is not None:
-            self.cos, self.sin = (x.transpose(0, 1)[:, :, None].contiguous() for x in angles(self.positions, head_dim))
+            turns = torch.stack(angles(self.positions, head_dim)).permute(2, 0, 1, 3)
+            self._turns = turns[:, :, :, None].contiguous()
+            self.turn = self._turns[0].clone()  # [2 b 1 e/4]: cosines and sines of the token being consumed
+
+    def rotate(self) -> None:
+        """Bring ``turn`` to the token being consumed."""
+        if self._turns is not None:
+            self.turn.copy_(self._turns[self.step])
+
+    def phase(self, width: int) -> int:
+        """Position of the first row's token, modulo ``width``."""
+        return (self.begin[0] + self.step) % width
 
     def valid(self, size: int) -> int | Tensor:
         """Slots of a ring of ``size`` that hold keys: their number, or a mask [b 1 s] where rows differ."""
@@ -47,8 +61,10 @@ class AttentionScratch:
     """Buffers that all attention blocks of a model share, with the views of them that a step uses.
 
     Attributes:
-        heads: float32 [b n+1 e], the queries and after them the key; ``first`` and ``second`` are the rotated quarters.
+        q, k: float32 [b n e] and [b e]; ``kv`` [2 b e] is the key, once rotated, and the value.
+        halves: float32 [b n+1 2 e/4], what is rotated of queries and key.
         outs: where the products of queries, key and value are written, compute dtype.
+        mixed: [b n*e] in the compute dtype, heads side by side.
     """
 
     def __init__(self, config: GriffinConfig, batch: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -58,16 +74,16 @@ class AttentionScratch:
         self.outs = (flat[:, : n * e], flat[:, n * e : (n + 1) * e], flat[:, (n + 1) * e :])
         self.wide = flat if self.same else torch.empty_like(flat, dtype=wide)
         every = self.wide.view(batch, n + 2, e)
-        self.q, self.k, self.v, heads = every[:, :n], every[:, n], every[:, n + 1], every[:, : n + 1]
-        self.first, self.second = heads[..., : e // 4], heads[..., e // 4 : e // 2]
-        self.turned = torch.empty_like(self.first)
+        self.q, self.k, self.kv = every[:, :n], every[:, n], every[:, n:].transpose(0, 1)
+        self.halves = every[:, : n + 1, : e // 2].unflatten(2, (2, e // 4))
+        self.turned = torch.empty_like(self.halves, memory_format=torch.contiguous_format)
         self.zero = self.wide.new_zeros(1, 1, 1)
         self.y = torch.empty(batch, n, e, dtype=wide, device=device)
-        self.mixed = self.y.view(batch, -1)
+        self.mixed = self.y.view(batch, -1) if self.same else torch.empty(batch, n * e, dtype=dtype, device=device)
 
 
 class AttentionStep:
-    """A local attention block: its weights and its ring caches [b s e], float32 while it decodes.
+    """A local attention block: its weights and its ring caches, keys and values [2 b s e], float32 while it decodes.
 
     Args:
         scratch: shared with the other attention blocks.
@@ -82,22 +98,42 @@ class AttentionStep:
         places: Places,
         scratch: AttentionScratch,
     ) -> None:
-        prefix = layer_prefix(index) + "temporal_block."
-        self.projections = [params[f"{prefix}{name}_proj.weight"].t() for name in "qkv"]
-        self.o_proj = (params[prefix + "o_proj.bias"], params[prefix + "o_proj.weight"].t())
+        self.params, self.prefix = params, layer_prefix(index) + "temporal_block."
         self.name, self.places, self.scratch = f"layers.{index}.", places, scratch
         self.dtype, wide = state[self.name + "k"].dtype, scratch.wide.dtype
-        self.k, self.v = (state[f"{self.name}{name}"].to(wide, copy=True) for name in "kv")
+        caches = [state[self.name + name] for name in "kv"]
+        self.kv = torch.empty(2, *caches[0].shape, dtype=wide, device=caches[0].device)
+        self.k, self.v = (mine.copy_(given) for mine, given in zip(self.kv.unbind(0), caches, strict=True))
         self.scale = config.head_dim**-0.5
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """[b m] to [b m]."""
+    def calls(self, stream: Stream, phase: int) -> list[Call]:
+        """Add the block of ``stream.y`` to the stream."""
         scratch = self.scratch
-        for weight, out in zip(self.projections, scratch.outs, strict=True):
-            torch.mm(x, weight, out=out)
-        if not scratch.same:
-            scratch.wide.copy_(scratch.flat)
-        self._rotate(scratch)
+        weights = [self.params[f"{self.prefix}{name}_proj.weight"].t() for name in "qkv"]
+        return [
+            *(partial(torch.mm, stream.y, weight, out=out) for weight, out in zip(weights, scratch.outs, strict=True)),
+            *([] if scratch.same else [partial(scratch.wide.copy_, scratch.flat)]),
+            *self._rotate(scratch),
+            self._attend,
+            *([] if scratch.same else [partial(scratch.mixed.copy_, scratch.y.view_as(scratch.mixed))]),
+            *stream.add(self.params, self.prefix + "o_proj", scratch.mixed),
+        ]
+
+    def _rotate(self, scratch: AttentionScratch) -> list[Call]:
+        """Queries and key turned by this step's angles, in place."""
+        cos, sin = self.places.turn.unbind(0)
+        first, second = scratch.halves.unbind(2)
+        turned_first, turned_second = scratch.turned.unbind(2)
+        return [
+            partial(torch.mul, scratch.halves, cos[:, :, None], out=scratch.turned),
+            partial(turned_first.addcmul_, second, sin, value=-1.0),
+            partial(turned_second.addcmul_, first, sin),
+            partial(scratch.halves.copy_, scratch.turned),
+        ]
+
+    def _attend(self) -> None:
+        """Write this token's key and value into the ring, and mix the values that the queries see."""
+        scratch = self.scratch
         self._write(scratch)
         valid = self.places.valid(self.k.shape[1])
         keys, values = (self.k, self.v) if isinstance(valid, Tensor) else (self.k[:, :valid], self.v[:, :valid])
@@ -105,27 +141,15 @@ class AttentionStep:
         if isinstance(valid, Tensor):
             scores.masked_fill_(~valid, float("-inf"))
         torch.bmm(torch.softmax(scores, dim=-1), values, out=scratch.y)
-        bias, weight = self.o_proj
-        return torch.addmm(bias, scratch.mixed if scratch.same else scratch.mixed.to(x.dtype), weight)
-
-    def _rotate(self, scratch: AttentionScratch) -> None:
-        """Queries and key turned by this step's angles, in place."""
-        cos, sin = self.places.cos[self.places.step], self.places.sin[self.places.step]
-        first, second = scratch.first, scratch.second
-        turned = torch.mul(first, cos, out=scratch.turned).addcmul_(second, sin, value=-1.0)
-        second.mul_(cos).addcmul_(first, sin)
-        first.copy_(turned)
 
     def _write(self, scratch: AttentionScratch) -> None:
         places, size = self.places, self.k.shape[1]
-        # The cache holds values of the compute dtype, as it does between calls.
-        k = scratch.k if scratch.same else scratch.k.to(self.dtype).to(scratch.k.dtype)
+        if not scratch.same:  # the cache holds values of the compute dtype, as it does between calls
+            scratch.k.copy_(scratch.k.to(self.dtype))
         if places.equal:
-            slot = (places.begin[0] + places.step) % size
-            self.k[:, slot], self.v[:, slot] = k, scratch.v
-            return
-        slots = places.positions[:, places.step] % size
-        self.k[places.rows, slots], self.v[places.rows, slots] = k, scratch.v
+            self.kv.select(2, places.phase(size)).copy_(scratch.kv)
+        else:
+            self.kv[:, places.rows, places.positions[:, places.step] % size] = scratch.kv
 
     def state(self) -> dict[str, Tensor]:
         """k and v, canonical."""

@@ -47,22 +47,20 @@ class Recurrence:
     """The middle of a recurrent block in the order in which a step uses it.
 
     Attributes:
-        taps: per phase of the ring of inputs, [w d] in ring order.
-        conv_bias: [d].
+        taps: per phase of the ring of inputs, [w+1 d]: the taps in ring order, then the bias.
         gate_weight: compute dtype [h k 2k], recurrence gate first.
         gate_bias: compute dtype [h 1 2k].
         rates: [2 h 1 k]: log a, and twice that, per unit of the recurrence gate.
     """
 
     taps: tuple[Tensor, ...]
-    conv_bias: Tensor
     gate_weight: Tensor
     gate_bias: Tensor
     rates: Tensor
 
 
 def derive(config: GriffinConfig, params: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Any]:
-    """Norm factors (1 + scale) under each norm's canonical name, ``Recurrence`` under each layer's prefix.
+    """Norm factors sqrt(m) (1 + scale) under each norm's canonical name, ``Recurrence`` under each layer's prefix.
 
     The result is kept for these very tensors and made again when one of them is replaced or written.
     """
@@ -83,12 +81,15 @@ def _version(x: Tensor) -> int:
 
 
 def _derive(config: GriffinConfig, params: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Any]:
-    wide = accumulate_dtype(dtype)
-    derived: dict[str, Any] = {FINAL_NORM: params[FINAL_NORM].detach().to(wide) + 1.0}
+
+    def factor(name: str) -> Tensor:
+        return params[name].detach().to(accumulate_dtype(dtype)).add(1.0).mul_(config.width**0.5)
+
+    derived: dict[str, Any] = {FINAL_NORM: factor(FINAL_NORM)}
     for index, kind in enumerate(config.layer_kinds):
         prefix = layer_prefix(index)
         for norm in ("temporal_pre_norm.weight", "channel_pre_norm.weight"):
-            derived[prefix + norm] = params[prefix + norm].detach().to(wide) + 1.0
+            derived[prefix + norm] = factor(prefix + norm)
         if kind == RECURRENT:
             derived[prefix] = _recurrence(config, params, prefix + "temporal_block.", dtype)
     return derived
@@ -104,6 +105,7 @@ def _recurrence(config: GriffinConfig, params: Mapping[str, Tensor], prefix: str
     bias = torch.cat([get(f"rg_lru.{gate}_gate_bias") for gate in ("recurrent", "input")], dim=1).to(dtype)
     rate = decay_rate(get("rg_lru.recurrent_param"), wide).view(config.gate_blocks, 1, config.block_width)
     taps = tap_rows(get("conv_1d.weight"), wide)
+    conv_bias = get("conv_1d.bias").to(wide)[None]
     # In phase p the newest input stands in slot p, the oldest in the slot after it.
-    phases = tuple(taps.roll(p + 1, dims=0) for p in range(config.conv_width))
-    return Recurrence(phases, get("conv_1d.bias").to(wide), weight, bias[:, None], torch.stack([rate, 2.0 * rate]))
+    phases = tuple(torch.cat([taps.roll(p + 1, dims=0), conv_bias]) for p in range(config.conv_width))
+    return Recurrence(phases, weight, bias[:, None], torch.stack([rate, 2.0 * rate]))

@@ -21,7 +21,7 @@ from griffin_core_torch.decoding.attention import Places
 from griffin_core_torch.decoding.step import TokenStep
 from griffin_core_torch.kernels import KERNELS
 from griffin_core_torch.model import check_host, forward
-from griffin_core_torch.sampling import Sampler
+from griffin_core_torch.sampling import Sampler, log_probability
 from griffin_core_torch.scan.dispatch import BACKEND, choose
 from griffin_core_torch.weights import MIDDLE_NAMES
 
@@ -72,10 +72,11 @@ def decode(
     sampler, chosen, logprobs = Sampler(sampling, device), [], []
     for position in steps.after.unbind(1):
         scores = steps(token)
-        token = sampler(scores, position)
-        logprobs.append(scores.gather(1, token[:, None])[:, 0] - scores.logsumexp(dim=1))
+        with torch.inference_mode():  # dispatches faster; nothing that it makes is returned
+            token = sampler(scores, position)
+            logprobs.append(log_probability(scores, token))
+            sampler.push(token, live)
         chosen.append(token)
-        sampler.push(token, live)
     return _outputs(chosen, logprobs, steps.state(), state, live, n)
 
 
@@ -118,7 +119,11 @@ class _Steps:
                 name: x if name.endswith("recurrent_param") else x.to(self.dtype) for name, x in self.params.items()
             }
             self.token_step = TokenStep(self.config, weights, self.whole, places)
-        scores = self._forward(token) if self.token_step is None else self.token_step(token)
+        if self.token_step is None:
+            scores = self._forward(token)
+        else:
+            with torch.inference_mode():
+                scores = self.token_step(token)
         places.step += 1
         return scores
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 from torch.nn import functional
 
-from griffin_core.config import NORM_EPS, RECURRENT, GriffinConfig
+from griffin_core.config import RECURRENT, GriffinConfig
 from griffin_core.layouts.params import EMBEDDING, FINAL_NORM, LM_HEAD, layer_prefix
 from griffin_core_torch.decoding.attention import AttentionScratch, AttentionStep, Places
 from griffin_core_torch.decoding.derived import derive
 from griffin_core_torch.decoding.recurrent import RecurrentScratch, RecurrentStep
+from griffin_core_torch.decoding.stream import Call, Stream, mlp
 from griffin_core_torch.model import cap_logits
-
-_gelu = torch.ops.aten.gelu_
 
 
 class TokenStep:
@@ -31,77 +30,56 @@ class TokenStep:
     def __init__(
         self, config: GriffinConfig, params: Mapping[str, Tensor], state: Mapping[str, Tensor], places: Places
     ) -> None:
-        self.config, self.embedding = config, params[EMBEDDING]
-        self.head = params[EMBEDDING if config.tie_embeddings else LM_HEAD]
-        batch, dtype, device = len(places.begin), self.embedding.dtype, self.embedding.device
-        derived = derive(config, params, dtype)
+        self.config, self.params, self.places = config, params, places
+        embedding = params[EMBEDDING]
+        batch, dtype, device = len(places.begin), embedding.dtype, embedding.device
+        self.derived = derive(config, params, dtype)
+        self.stream = Stream(config, batch, dtype, device)
+        self.hidden = embedding.new_empty(batch, config.mlp_width), embedding.new_empty(batch, config.mlp_width)
+        self.scores = embedding.new_empty(batch, config.vocab_size)
+        self.temporal: list[RecurrentStep | AttentionStep] = []
         recurrent = RecurrentScratch(config, batch, dtype, device)
         attention = AttentionScratch(config, batch, dtype, device)
-        hidden = [self.embedding.new_empty(batch, config.mlp_width) for _ in range(2)]
-        self.final_norm = NormStep(derived[FINAL_NORM], batch, dtype)
-        self.layers = []
         for index, kind in enumerate(config.layer_kinds):
-            prefix = layer_prefix(index)
-            temporal: RecurrentStep | AttentionStep
             if kind == RECURRENT:
-                temporal = RecurrentStep(config, params, derived[prefix], index, state, places.begin[0], recurrent)
+                recurrence = self.derived[layer_prefix(index)]
+                self.temporal.append(RecurrentStep(config, params, recurrence, index, state, places, recurrent))
             else:
-                temporal = AttentionStep(config, params, index, state, places, attention)
-            norms = [NormStep(derived[f"{prefix}{n}_pre_norm.weight"], batch, dtype) for n in ("temporal", "channel")]
-            self.layers.append((norms[0], temporal, norms[1], MLPStep(params, prefix + "mlp_block.", hidden)))
+                self.temporal.append(AttentionStep(config, params, index, state, places, attention))
+        self._calls: dict[int, list[Call]] = {}
 
     def __call__(self, token: Tensor) -> Tensor:
-        """Float32 logits [b v] after the tokens int64 [b]."""
-        x = functional.embedding(token, self.embedding)
-        if self.config.embedding_multiplier != 1.0:
-            x = x * self.config.embedding_multiplier
-        for temporal_norm, temporal, channel_norm, mlp in self.layers:
-            x.add_(temporal(temporal_norm(x)))
-            x.add_(mlp(channel_norm(x)))
-        return cap_logits(self.config, functional.linear(self.final_norm(x), self.head))
+        """Float32 logits [b v] after the tokens int64 [b]; the next call may write over them."""
+        embedded = functional.embedding(token, self.params[EMBEDDING])
+        torch.mul(embedded, self.config.embedding_multiplier, out=self.stream.x)
+        self.places.rotate()
+        phase = self.places.phase(self.config.conv_width)
+        if phase not in self._calls:
+            self._calls[phase] = self._bind(phase)
+        for call in self._calls[phase]:
+            call()
+        return self.scores if self._folds_cap() else cap_logits(self.config, self.scores)
 
     def state(self) -> dict[str, Tensor]:
         """Every layer's arrays after the last token, under the names of a state (without the position)."""
-        return {name: value for _, temporal, _, _ in self.layers for name, value in temporal.state().items()}
+        return {name: value for temporal in self.temporal for name, value in temporal.state().items()}
 
+    def _folds_cap(self) -> bool:
+        """Whether the soft cap's division is done on the last norm's factor: where no rounding stands between them."""
+        return self.stream.same and self.config.logits_soft_cap is not None
 
-class NormStep:
-    """``rms_norm`` of rows [b m]: x (1 + scale) sqrt(m) / hypot(|x|, sqrt(m eps)).
-
-    Args:
-        factor: 1 + scale, in the dtype that is computed in.
-    """
-
-    def __init__(self, factor: Tensor, batch: int, dtype: torch.dtype) -> None:
-        width = len(factor)
-        self.factor, self.narrow = factor * width**0.5, dtype != factor.dtype
-        self.floor = factor.new_tensor((width * NORM_EPS) ** 0.5)
-        self.norm, self.y = factor.new_empty(batch, 1), factor.new_empty(batch, width)
-        self.dtype = dtype
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[b m] in the compute dtype; the buffer is written again by the next call."""
-        wide = x.to(self.y.dtype) if self.narrow else x
-        norm = torch.hypot(vector_norm(wide, dim=-1, keepdim=True, out=self.norm), self.floor, out=self.norm)
-        y = torch.mul(wide, self.factor, out=self.y).div_(norm)
-        return y.to(self.dtype) if self.narrow else y
-
-
-class MLPStep:
-    """down(gelu(gate(x)) * up(x)) on rows, in buffers that all layers share.
-
-    Args:
-        buffers: two [b f] in the compute dtype.
-    """
-
-    def __init__(self, params: Mapping[str, Tensor], prefix: str, buffers: Sequence[Tensor]) -> None:
-        names = [f"{prefix}{name}_proj" for name in ("gate", "up", "down")]
-        self.gate, self.up, self.down = ((params[n + ".bias"], params[n + ".weight"].t()) for n in names)
-        self.buffers = buffers
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[b m] to [b m]."""
-        (gate_bias, gate), (up_bias, up), (bias, down) = self.gate, self.up, self.down
-        hidden = torch.addmm(gate_bias, x, gate, out=self.buffers[0])
-        other = torch.addmm(up_bias, x, up, out=self.buffers[1])
-        return torch.addmm(bias, _gelu(hidden, approximate="tanh").mul_(other), down)
+    def _bind(self, phase: int) -> list[Call]:
+        """The operations between embedding and logits in their order."""
+        config, params, stream = self.config, self.params, self.stream
+        calls: list[Call] = []
+        for index, temporal in enumerate(self.temporal):
+            prefix = layer_prefix(index)
+            calls += stream.norm(self.derived[prefix + "temporal_pre_norm.weight"])
+            calls += temporal.calls(stream, phase)
+            calls += stream.norm(self.derived[prefix + "channel_pre_norm.weight"])
+            calls += mlp(params, prefix + "mlp_block.", stream, self.hidden)
+        factor, cap = self.derived[FINAL_NORM], config.logits_soft_cap
+        head = params[EMBEDDING if config.tie_embeddings else LM_HEAD].t()
+        calls += stream.norm(factor / cap if cap is not None and self._folds_cap() else factor)
+        calls.append(partial(torch.mm, stream.y, head, out=self.scores))
+        return [*calls, self.scores.tanh_, partial(self.scores.mul_, cap)] if self._folds_cap() else calls
