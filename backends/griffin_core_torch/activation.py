@@ -24,17 +24,22 @@ _C = 0.044715
 _WIDE = (torch.float32, torch.float64)
 
 
-def gelu_product(gate: Tensor, up: Tensor) -> Tensor:
-    """gelu_tanh(gate) * up. Without a gradient, ``gate`` is overwritten and returned.
+def gelu_product(
+    gate: Tensor, up: Tensor, gate_bias: Tensor | None = None, up_bias: Tensor | None = None
+) -> Tensor:
+    """gelu_tanh(gate + gate_bias) * (up + up_bias). Without a gradient, ``gate`` is overwritten and returned.
 
     Args:
-        gate, up: [... f] of one dtype, owned by the caller.
+        gate, up: [... f] of one dtype, owned by the caller; overwritten where they have a bias.
+        gate_bias, up_bias: [f], where a product left them to be added.
     """
     if wants_grad(gate, up):
+        gate, up = (x if bias is None else x + bias for x, bias in ((gate, gate_bias), (up, up_bias)))
         return _GeluProduct.apply(gate, up)
     if gate.dtype not in _WIDE or not (gate.is_contiguous() and up.is_contiguous()):
+        gate, up = (x if bias is None else x.add_(bias) for x, bias in ((gate, gate_bias), (up, up_bias)))
         return torch.ops.aten.gelu_(gate, approximate="tanh").mul_(up)
-    return _product(gate, up, gate)
+    return _product(gate, up, gate, gate_bias, up_bias)
 
 
 @functools.lru_cache(maxsize=4)
@@ -42,12 +47,19 @@ def _constant(dtype: torch.dtype, device: torch.device, value: float) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)
 
 
-def _product(gate: Tensor, up: Tensor, out: Tensor) -> Tensor:
+def _product(
+    gate: Tensor, up: Tensor, out: Tensor, gate_bias: Tensor | None = None, up_bias: Tensor | None = None
+) -> Tensor:
     """x (1 + t) up / 2 with t = tanh(x (k + k c x^2)); ``out`` may be ``gate``."""
-    k = _constant(gate.dtype, gate.device, _K)
-    scratch = gate.new_empty(min(BLOCK_ELEMENTS, gate.numel()))
-    blocks = (x.view(-1).split(BLOCK_ELEMENTS) for x in (gate, up, out))
+    k, width = _constant(gate.dtype, gate.device, _K), gate.shape[-1]
+    rows = max(1, BLOCK_ELEMENTS // width)
+    scratch = gate.new_empty(rows, width)
+    blocks = (x.view(-1, width).split(rows) for x in (gate, up, out))
     for x, u, y in zip(*blocks, strict=True):
+        if gate_bias is not None:
+            x.add_(gate_bias)
+        if up_bias is not None:
+            u.add_(up_bias)
         t = torch.addcmul(k, x, x, value=_K * _C, out=scratch[: len(x)]).mul_(x).tanh_()
         torch.addcmul(x, x, t, out=y).mul_(u).mul_(0.5)
     return out

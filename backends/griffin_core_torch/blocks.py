@@ -14,6 +14,7 @@ from griffin_core_torch.activation import gelu_product
 from griffin_core_torch.attention.compose import local_attention
 from griffin_core_torch.capture import captured_middle
 from griffin_core_torch.norms import rms_norm
+from griffin_core_torch.room import Room
 from griffin_core_torch.scan.compose import recurrent_middle
 from griffin_core_torch.weights import MIDDLE_NAMES, Weights, named
 
@@ -34,14 +35,15 @@ class Call:
         positions: int32 [b t], right-padded rows.
         kernel: name of a kernel, or None.
         record: receives (name, activation) to study; None records nothing.
-        in_place: nothing is differentiated or recorded, so the residual stream may be overwritten in pieces.
+        room: memory to work in when nothing is differentiated or recorded; the residual stream is then overwritten
+            in pieces. None otherwise.
     """
 
     config: GriffinConfig
     positions: Tensor
     kernel: str | None = None
     record: Callable[[str, Tensor], Any] | None = None
-    in_place: bool = False
+    room: Room | None = None
 
     def cut(self, start: int, stop: int) -> Call:
         """The same call for a piece of time."""
@@ -56,60 +58,75 @@ def residual_block(
     Args:
         weights: those of one layer.
         kind: "recurrent" or "attention".
-        x: [b t m]; overwritten when ``call.in_place``.
+        x: [b t m]; overwritten when ``call`` has room.
         state: this layer's state, or None for none.
 
     Returns:
         (x, state): [b t m], and the new state (empty without one).
     """
-    if call.in_place:
+    if call.room is not None:
         return _in_pieces(weights, kind, x, call, state)
-    mixed, new = _temporal(weights, kind, x, call, state)
+    block = recurrent_block if kind == RECURRENT else attention_block
+    mixed, new = block(weights.under("temporal_block"), _norm(weights, "temporal_pre_norm", x), call, state)
     x = x + mixed
-    return x + _channel(weights, x), new
+    return x + mlp_block(weights.under("mlp_block"), _norm(weights, "channel_pre_norm", x)), new
 
 
 def recurrent_block(
     weights: Weights, x: Tensor, call: Call, state: LayerState | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """linear_out(gelu(linear_y(x)) * rg_lru(conv(linear_x(x)))) on x [b t m]."""
-    gate, z = weights.dense("linear_y", x), weights.dense("linear_x", x)
-    params = named(weights, MIDDLE_NAMES)
-    h0, conv = (None, None) if state is None else (state["h"], state["conv"])
-    if call.record is None:
-        z, h, conv = recurrent_middle(z, params, h0, conv, call.positions, None, call.kernel)
-    else:
-        z, h, conv = captured_middle(z, params, h0, conv, call.positions, call.kernel, call.record)
-    return weights.dense("linear_out", gelu_product(gate, z)), {} if state is None else {"h": h, "conv": conv}
+    y, new = _recurrent_mix(weights, x, call, state)
+    return weights.dense("linear_out", y), new
 
 
 def attention_block(
     weights: Weights, x: Tensor, call: Call, state: LayerState | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Local multi-query attention on x [b t m]; queries, keys and values have no bias."""
-    q, k, v = (weights.dense(f"{name}_proj", x) for name in "qkv")
+    y, new = _attention_mix(weights, x, call, state)
+    return weights.dense("o_proj", y), new
+
+
+def mlp_block(weights: Weights, x: Tensor) -> Tensor:
+    """down(gelu(gate(x)) * up(x)) on x [b t m]."""
+    return weights.dense("down_proj", _mlp_mix(weights, x, None))
+
+
+def _recurrent_mix(
+    weights: Weights, x: Tensor, call: Call, state: LayerState | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    (gate, bias), z = weights.product("linear_y", x, call.room), weights.dense("linear_x", x, call.room)
+    params = named(weights, MIDDLE_NAMES)
+    h0, conv = (None, None) if state is None else (state["h"], state["conv"])
+    if call.record is None:
+        z, h, conv = recurrent_middle(z, params, h0, conv, call.positions, None, call.kernel)
+    else:
+        z, h, conv = captured_middle(z, params, h0, conv, call.positions, call.kernel, call.record)
+    return gelu_product(gate, z, bias), {} if state is None else {"h": h, "conv": conv}
+
+
+def _attention_mix(
+    weights: Weights, x: Tensor, call: Call, state: LayerState | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    q = weights.dense("q_proj", x, call.room)
+    k, v = weights.dense("k_proj", x), weights.dense("v_proj", x)
     q = q.view(*q.shape[:2], call.config.num_heads, call.config.head_dim)
     y, new = local_attention(q, k, v, call.positions, state, call.config.attention_window)
     y = y.flatten(2)
     if call.record is not None:
         call.record("attention", y)
-    return weights.dense("o_proj", y), new or {}
+    return y, new or {}
 
 
-def mlp_block(weights: Weights, x: Tensor) -> Tensor:
-    """down(gelu(gate(x)) * up(x)) on x [b t m]."""
-    return weights.dense("down_proj", gelu_product(weights.dense("gate_proj", x), weights.dense("up_proj", x)))
+def _mlp_mix(weights: Weights, x: Tensor, room: Room | None) -> Tensor:
+    (gate, gate_bias), (up, up_bias) = (weights.product(f"{name}_proj", x, room) for name in ("gate", "up"))
+    return gelu_product(gate, up, gate_bias, up_bias)
 
 
-def _temporal(
-    weights: Weights, kind: str, x: Tensor, call: Call, state: LayerState | None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    block = recurrent_block if kind == RECURRENT else attention_block
-    return block(weights.under("temporal_block"), rms_norm(x, weights.get("temporal_pre_norm.weight")), call, state)
-
-
-def _channel(weights: Weights, x: Tensor) -> Tensor:
-    return mlp_block(weights.under("mlp_block"), rms_norm(x, weights.get("channel_pre_norm.weight")))
+def _norm(weights: Weights, name: str, x: Tensor, room: Room | None = None) -> Tensor:
+    out = None if room is None else room.take("norm", x, x.shape[-1])
+    return rms_norm(x, weights.get(f"{name}.weight"), out=out)
 
 
 def _in_pieces(
@@ -118,15 +135,19 @@ def _in_pieces(
     batch, time = x.shape[:2]
     step = max(1, PIECE_TOKENS // batch)
     carried = _carried(kind, call, state, x) if time > step else state
+    mix, last = (_recurrent_mix, "linear_out") if kind == RECURRENT else (_attention_mix, "o_proj")
+    temporal, mlp = weights.under("temporal_block"), weights.under("mlp_block")
     wide = time if kind != RECURRENT and carried is None else step
     for start in range(0, time, wide):
-        stop = min(start + wide, time)
-        mixed, new = _temporal(weights, kind, x[:, start:stop], call.cut(start, stop), carried)
-        x[:, start:stop] += mixed
+        piece = x[:, start : start + wide]
+        y = _norm(weights, "temporal_pre_norm", piece, call.room)
+        y, new = mix(temporal, y, call.cut(start, start + wide), carried)
+        temporal.add_dense(last, y, piece)
         carried = None if carried is None else {**carried, **new}
     for start in range(0, time, step):
         piece = x[:, start : start + step]
-        piece += _channel(weights, piece)
+        y = _mlp_mix(mlp, _norm(weights, "channel_pre_norm", piece, call.room), call.room)
+        mlp.add_dense("down_proj", y, piece)
     if state is None:
         return x, {}
     return x, {name: value for name, value in carried.items() if name != "position"} if time else dict(state)

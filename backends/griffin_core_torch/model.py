@@ -18,6 +18,7 @@ from griffin_core_torch.attention.ring import ends
 from griffin_core_torch.blocks import Call, LayerState, residual_block
 from griffin_core_torch.norms import rms_norm
 from griffin_core_torch.padding import compaction, gather_time, scatter_time
+from griffin_core_torch.room import Room
 from griffin_core_torch.weights import FlatWeights
 
 CAP_ELEMENTS = 1 << 18
@@ -90,11 +91,11 @@ def run_hidden(
     some_pad = bool(pad.any())
     x = source.embed(tokens.masked_fill(pad, 0) if some_pad else tokens)
     x = x * config.embedding_multiplier if config.embedding_multiplier != 1.0 else x
-    in_place = capture is None and not (torch.is_grad_enabled() and source.wants_grad())
+    room = None if capture is not None or (torch.is_grad_enabled() and source.wants_grad()) else Room()
     out: dict[str, Tensor] = {}
     for index, kind in enumerate(config.layer_kinds):
         prefix = f"layers.{index}."
-        call = Call(config, positions, kernel, _recorder(capture, prefix, order), in_place)
+        call = Call(config, positions, kernel, _recorder(capture, prefix, order), room)
         layer = source.layer(index, kind)
         x, new = (layer if wrap is None else wrap(layer))(x, call, layer_state(state, prefix))
         out |= {prefix + name: new[name] for name in ("h", "conv", "k", "v") if name in new}

@@ -17,24 +17,25 @@ BLOCK_ELEMENTS = 1 << 16
 """Elements of one block of rows: a few float32 arrays of it fit a core's level-2 cache beside each other."""
 
 
-def rms_norm(x: Tensor, scale: Tensor, eps: float = NORM_EPS) -> Tensor:
+def rms_norm(x: Tensor, scale: Tensor, eps: float = NORM_EPS, out: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * (1 + scale) over the last axis, in float32.
 
     Args:
         x: [... m] of any floating dtype.
         scale: [m]; 0 is the identity.
         eps: added to the mean square.
+        out: contiguous memory for the result where nothing is differentiated.
 
     Returns:
         [... m] in x's dtype.
     """
-    return _RMSNorm.apply(x, scale, eps) if wants_grad(x, scale) else _normalise(x, scale, eps)[0]
+    return _RMSNorm.apply(x, scale, eps) if wants_grad(x, scale) else _normalise(x, scale, eps, out)[0]
 
 
-def _normalise(x: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _normalise(x: Tensor, scale: Tensor, eps: float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(y, 1 / rms): the first in x's dtype, the second [... 1] in float32."""
     wide, factor = accumulate_dtype(x.dtype), scale.to(accumulate_dtype(x.dtype)) + 1.0
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format) if y is None else y
     inverse = torch.empty(*x.shape[:-1], 1, dtype=wide, device=x.device)
     for block, out, root in zip(_rows(x), _rows(y), _rows(inverse, x.shape[-1]), strict=True):
         block = block.to(wide)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from griffin_core_torch.room import Room
+
 LRU_NAMES = {
     "recurrent_param": "rg_lru.recurrent_param",
     "input_gate_weight": "rg_lru.input_gate_weight",
@@ -23,8 +25,17 @@ MIDDLE_NAMES = {"conv_weight": "conv_1d.weight", "conv_bias": "conv_1d.bias", **
 class Weights(Protocol):
     """The weights under one prefix of the canonical names."""
 
-    def dense(self, name: str, x: Tensor) -> Tensor:
-        """The linear layer ``name`` applied to x [... in]: every dense product goes through here."""
+    def dense(self, name: str, x: Tensor, room: Room | None = None) -> Tensor:
+        """The linear layer ``name`` applied to x [... in].
+
+        Where ``room`` is given the result may stand in it, under the layer's name, until that name is used again.
+        """
+
+    def product(self, name: str, x: Tensor, room: Room | None) -> tuple[Tensor, Tensor | None]:
+        """``dense`` without the bias, and the bias that is still to be added (None: there is none)."""
+
+    def add_dense(self, name: str, x: Tensor, stream: Tensor) -> None:
+        """Add the linear layer of x [... in] to ``stream`` [... out] in place."""
 
     def get(self, name: str) -> Tensor:
         """The parameter ``name``."""
@@ -47,10 +58,41 @@ class FlatWeights:
     def __init__(self, params: Mapping[str, Tensor], prefix: str = "", dtype: torch.dtype | None = None) -> None:
         self.params, self.prefix, self.dtype = params, prefix, dtype
 
-    def dense(self, name: str, x: Tensor) -> Tensor:
+    def dense(self, name: str, x: Tensor, room: Room | None = None) -> Tensor:
         """x W^T + b."""
+        weight, bias = self._linear(name)
+        if room is None:
+            return functional.linear(x, weight, bias)
+        y = room.take(name, x, len(weight))
+        rows, out = x.reshape(-1, x.shape[-1]), y.view(-1, len(weight))
+        if bias is None:
+            torch.mm(rows, weight.t(), out=out)
+        else:
+            torch.addmm(bias, rows, weight.t(), out=out)
+        return y
+
+    def product(self, name: str, x: Tensor, room: Room | None) -> tuple[Tensor, Tensor | None]:
+        """x W^T and b: spreading b over the output before a product costs a pass over memory."""
+        if room is None:
+            return self.dense(name, x), None
+        weight, bias = self._linear(name)
+        y = room.take(name, x, len(weight))
+        torch.mm(x.reshape(-1, x.shape[-1]), weight.t(), out=y.view(-1, len(weight)))
+        return y, bias
+
+    def add_dense(self, name: str, x: Tensor, stream: Tensor) -> None:
+        """stream += x W^T + b."""
+        weight, bias = self._linear(name)
+        if not stream.is_contiguous():
+            stream += functional.linear(x, weight, bias)
+            return
+        stream.view(-1, len(weight)).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
+        if bias is not None:
+            stream += bias
+
+    def _linear(self, name: str) -> tuple[Tensor, Tensor | None]:
         weight, bias = self.params[f"{self.prefix}{name}.weight"], self.params.get(f"{self.prefix}{name}.bias")
-        return functional.linear(x, _cast(weight, self.dtype), None if bias is None else _cast(bias, self.dtype))
+        return _cast(weight, self.dtype), None if bias is None else _cast(bias, self.dtype)
 
     def get(self, name: str) -> Tensor:
         """The parameter; the decay parameter keeps its own dtype."""
@@ -70,9 +112,17 @@ class ModuleWeights:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
-    def dense(self, name: str, x: Tensor) -> Tensor:
+    def dense(self, name: str, x: Tensor, room: Room | None = None) -> Tensor:
         """The module's own linear layer at that path."""
         return self.module.get_submodule(name)(x)  # type: ignore[no-any-return]
+
+    def product(self, name: str, x: Tensor, room: Room | None) -> tuple[Tensor, Tensor | None]:
+        """The module's own linear layer, which adds its bias itself."""
+        return self.dense(name, x), None
+
+    def add_dense(self, name: str, x: Tensor, stream: Tensor) -> None:
+        """stream += the module's own linear layer."""
+        stream += self.dense(name, x)
 
     def get(self, name: str) -> Tensor:
         """The parameter at that path."""

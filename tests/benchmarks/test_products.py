@@ -111,7 +111,7 @@ def test_the_products_run_on_the_model_s_own_weights_and_share_activations(tie: 
     for product in with_gradients(listing):
         pool.step(product)()
     assert {p.weight for p in listing if p.weight} <= params.keys()
-    assert {key[0] for key in pool._made} == {"left", "right", "2.scores", "2.values"}
+    assert {key[0] for key in pool._made} == {"left", "right", "2.scores", "2.values", "5.scores", "5.values"}
     made = len(pool._made)
     for product in listing:
         pool.step(product)
