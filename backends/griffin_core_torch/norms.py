@@ -13,7 +13,7 @@ from griffin_core.config import NORM_EPS
 from griffin_core_torch.arrays import accumulate_dtype
 from griffin_core_torch.scan.autograd import wants_grad
 
-BLOCK_ELEMENTS = 1 << 16
+BLOCK_ELEMENTS = 1 << 17
 """Elements of one block of rows: a few float32 arrays of it fit a core's level-2 cache beside each other."""
 
 

@@ -82,7 +82,6 @@ def gated_scan_forward(
     rate, resets = decay_rate(recurrent_param, wide), marks(found.reset)
     rows = min(block_rows(batch, width), max(time, 1))
     scratch = torch.empty(2 if x.dtype == wide else 3, rows, batch, width, dtype=wide, device=x.device)
-    a_rows = scratch[0].unbind(0)
     for start in range(0, time, rows):
         stop = min(start + rows, time)
         y_block = time_major(y[:, start:stop])
@@ -90,7 +89,7 @@ def gated_scan_forward(
         u = y_block if x.dtype == wide else scratch[2, : stop - start]
         parts = (x[:, start:stop], gate_x[:, start:stop], gate_a[:, start:stop])
         scan_terms(*parts, rate, found.block(start, stop), (a, m, u))
-        h = scan_forward(u.unbind(0), a_rows, h, resets, start).clone()
+        h = scan_forward(u, a, h, resets, start).clone()
         if u is not y_block:
             y_block.copy_(u)
         if found.pad is not None:

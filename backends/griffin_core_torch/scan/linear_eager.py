@@ -28,14 +28,13 @@ def linear_scan_forward(
     h = x.new_zeros(batch, width, dtype=wide) if h0 is None else h0.to(wide, copy=True)
     rows = min(block_rows(batch, width), max(time, 1))
     scratch = torch.empty(1 if x.dtype == wide else 2, rows, batch, width, dtype=wide, device=x.device)
-    a, u = scratch[0], scratch[-1]
-    a_rows, resets = a.unbind(0), marks(reset)
+    a, u, resets = scratch[0], scratch[-1], marks(reset)
     for start in range(0, time, rows):
         stop = min(start + rows, time)
         decay(log_a[:, start:stop], a[: stop - start])
         y_block = time_major(y[:, start:stop])
         u_block = (y_block if x.dtype == wide else u[: stop - start]).copy_(time_major(x[:, start:stop]))
-        h = scan_forward(u_block.unbind(0), a_rows, h, resets, start).clone()
+        h = scan_forward(u_block, a[: stop - start], h, resets, start).clone()
         if x.dtype != wide:
             y_block.copy_(u_block)
     return y, h
