@@ -25,9 +25,7 @@ _C = 0.044715
 _WIDE = (torch.float32, torch.float64)
 
 
-def gelu_product(
-    gate: Tensor, up: Tensor, gate_bias: Tensor | None = None, up_bias: Tensor | None = None
-) -> Tensor:
+def gelu_product(gate: Tensor, up: Tensor, gate_bias: Tensor | None = None, up_bias: Tensor | None = None) -> Tensor:
     """gelu_tanh(gate + gate_bias) * (up + up_bias). Without a gradient, ``gate`` is overwritten and returned.
 
     Args:

@@ -34,8 +34,8 @@ class Product(Protocol):
 def products(listing: Sequence[Product], dtype: str, params: Mapping[str, torch.Tensor]) -> Call:
     """A call that runs the products one after the other, outputs allocated, inputs and weights not.
 
-    Activations of one shape share a tensor; keys and values do not. The weights are the model's own tensors: a copy of them lies in other
-    pages of memory, and reading it was up to a fifth faster or slower.
+    Activations of one shape share a tensor; keys and values do not. The weights are the model's own tensors: a copy
+    of them lies in other pages of memory, and reading it was up to a fifth faster or slower.
     """
     pool = _Operands(getattr(torch, dtype), params)
     steps = [pool.step(product) for product in listing]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin_core.config import RECURRENT, GriffinConfig
+from griffin_core.config import NORM_EPS, RECURRENT, GriffinConfig
 from griffin_core_torch.activation import gelu_product
 from griffin_core_torch.attention.compose import local_attention
 from griffin_core_torch.capture import captured_middle
-from griffin_core_torch.norms import rms_norm
+from griffin_core_torch.norms import normalise, rms_norm
 from griffin_core_torch.room import Room
 from griffin_core_torch.scan.compose import recurrent_middle
 from griffin_core_torch.weights import MIDDLE_NAMES, Weights, named
@@ -125,8 +125,8 @@ def _mlp_mix(weights: Weights, x: Tensor, room: Room | None) -> Tensor:
 
 
 def _norm(weights: Weights, name: str, x: Tensor, room: Room | None = None) -> Tensor:
-    out = None if room is None else room.take("norm", x, x.shape[-1])
-    return rms_norm(x, weights.get(f"{name}.weight"), out=out)
+    scale = weights.get(f"{name}.weight")
+    return rms_norm(x, scale) if room is None else normalise(x, scale, NORM_EPS, room.take("norm", x, len(scale)))[0]
 
 
 def _in_pieces(

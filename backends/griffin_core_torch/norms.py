@@ -17,23 +17,22 @@ BLOCK_ELEMENTS = 1 << 17
 """Elements of one block of rows: a few float32 arrays of it fit a core's level-2 cache beside each other."""
 
 
-def rms_norm(x: Tensor, scale: Tensor, eps: float = NORM_EPS, out: Tensor | None = None) -> Tensor:
+def rms_norm(x: Tensor, scale: Tensor, eps: float = NORM_EPS) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * (1 + scale) over the last axis, in float32.
 
     Args:
         x: [... m] of any floating dtype.
         scale: [m]; 0 is the identity.
         eps: added to the mean square.
-        out: contiguous memory for the result where nothing is differentiated.
 
     Returns:
         [... m] in x's dtype.
     """
-    return _RMSNorm.apply(x, scale, eps) if wants_grad(x, scale) else _normalise(x, scale, eps, out)[0]
+    return _RMSNorm.apply(x, scale, eps) if wants_grad(x, scale) else normalise(x, scale, eps)[0]
 
 
-def _normalise(x: Tensor, scale: Tensor, eps: float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(y, 1 / rms): the first in x's dtype, the second [... 1] in float32."""
+def normalise(x: Tensor, scale: Tensor, eps: float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(y, 1 / rms): the first in x's dtype (and contiguous memory where given), the second [... 1] in float32."""
     wide, factor = accumulate_dtype(x.dtype), scale.to(accumulate_dtype(x.dtype)) + 1.0
     y = torch.empty_like(x, memory_format=torch.contiguous_format) if y is None else y
     inverse = torch.empty(*x.shape[:-1], 1, dtype=wide, device=x.device)
@@ -56,7 +55,7 @@ def _rows(x: Tensor, width: int | None = None) -> Sequence[Tensor]:
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        y, inverse = _normalise(x, scale, eps)
+        y, inverse = normalise(x, scale, eps)
         ctx.save_for_backward(x, scale, inverse)
         return y
 

@@ -15,6 +15,7 @@ from griffin_core_torch.decoding.attention import Places
 from griffin_core_torch.decoding.derived import Recurrence
 from griffin_core_torch.decoding.stream import Call, Stream, gelu_product, linear
 
+
 class RecurrentScratch:
     """Buffers that all recurrent blocks of a model share, with the views of them that a step uses.
 

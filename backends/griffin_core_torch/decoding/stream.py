@@ -66,9 +66,7 @@ class Stream:
         return [partial(self.x.add_, params[name + ".bias"]), partial(self.x.addmm_, x, weight)]
 
 
-def mlp(
-    params: Mapping[str, Tensor], prefix: str, stream: Stream, buffers: tuple[Tensor, Tensor]
-) -> list[Call]:
+def mlp(params: Mapping[str, Tensor], prefix: str, stream: Stream, buffers: tuple[Tensor, Tensor]) -> list[Call]:
     """x + down(gelu(gate(y)) * up(y)).
 
     Args:
