@@ -41,7 +41,8 @@ def load(
     Args:
         path: a native checkpoint. A preset has no weights, so its name is refused here: see ``init``.
         backend: None follows ``use_backend``, GRIFFIN_BACKEND, or takes the first that is installed.
-        dtype: compute dtype by name; None keeps the checkpoint's.
+        dtype: compute dtype by name; None keeps the checkpoint's. A CPU without bfloat16 units computes many
+            times faster in "float32".
         kernel: kernel of the recurrent operations; None follows GRIFFIN_KERNEL.
         verify: hash every file and refuse NaN and infinite weights.
         device: None is the backend's default.

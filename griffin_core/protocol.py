@@ -7,7 +7,7 @@ by name. ``KERNELS`` is the backend's tuple of kernel records, best first within
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -61,6 +61,11 @@ class KernelCall:
     needs_grad: bool = False
 
 
+def one_sequence_per_row(call: KernelCall) -> str | None:
+    """What a kernel supports that says nothing else: every call but packed ones."""
+    return "it runs one sequence per row" if call.packed else None
+
+
 @dataclass(frozen=True)
 class Kernel:
     """An implementation of one operation.
@@ -71,7 +76,8 @@ class Kernel:
         forward: the operation's function on the backend's arrays, positional, without ``kernel``.
         vjp: ``vjp(*inputs, *outputs, *cotangents) -> gradients, one per input`` (None where an input is
             absent or not differentiable); None when the framework differentiates ``forward`` itself.
-        supports: None when it can run the call, else the reason why not.
+        supports: None when it can run the call, else the reason why not. Left out, it runs every call but packed
+            ones, for which ``forward`` and ``vjp`` need ``starts`` as their last input.
         exact: promises bit-equality with its own single-tile run.
     """
 
@@ -79,7 +85,7 @@ class Kernel:
     name: str
     forward: Callable[..., Any]
     vjp: Callable[..., Any] | None = None
-    supports: Callable[[KernelCall], str | None] = field(default=lambda call: None)
+    supports: Callable[[KernelCall], str | None] = one_sequence_per_row
     exact: bool = False
 
     def __post_init__(self) -> None:

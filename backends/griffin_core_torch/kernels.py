@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from griffin_core.protocol import Kernel, KernelCall
+from griffin_core.protocol import Kernel
 from griffin_core_torch.conv.eager import conv1d_forward
 from griffin_core_torch.conv.eager_vjp import conv1d_vjp
 from griffin_core_torch.scan.gated_eager import gated_scan_forward
@@ -13,12 +13,8 @@ from griffin_core_torch.scan.linear_eager_vjp import linear_scan_vjp
 EAGER = "eager"
 
 
-def _one_call_per_sequence(call: KernelCall) -> str | None:
-    return "it runs one sequence per row; packed sequences are run one by one" if call.packed else None
-
-
 KERNELS: tuple[Kernel, ...] = (
-    Kernel("linear_scan", EAGER, linear_scan_forward, linear_scan_vjp, _one_call_per_sequence),
-    Kernel("gated_scan", EAGER, gated_scan_forward, gated_scan_vjp, _one_call_per_sequence),
-    Kernel("conv1d", EAGER, conv1d_forward, conv1d_vjp, _one_call_per_sequence),
+    Kernel("linear_scan", EAGER, linear_scan_forward, linear_scan_vjp),
+    Kernel("gated_scan", EAGER, gated_scan_forward, gated_scan_vjp),
+    Kernel("conv1d", EAGER, conv1d_forward, conv1d_vjp),
 )

@@ -10,15 +10,11 @@ import numpy as np
 from griffin_core import reference
 from griffin_core.numpy_backend import loop
 from griffin_core.numpy_backend.arrays import cast_like
-from griffin_core.protocol import Kernel, KernelCall
+from griffin_core.protocol import Kernel
 from griffin_core.reference import gradients
 from griffin_core.shapes import Array
 
 REFERENCE = "reference"
-
-
-def _one_sequence_per_row(call: KernelCall) -> str | None:
-    return "it runs one sequence per row" if call.packed else None
 
 
 def _outputs(x: Array, y: Array, h: Array) -> tuple[Array, Array]:
@@ -112,11 +108,11 @@ def _like_params(found: Mapping[str, Array], params: Mapping[str, Array]) -> dic
 
 
 KERNELS: tuple[Kernel, ...] = (
-    Kernel("linear_scan", REFERENCE, _linear_scan, _linear_scan_vjp, _one_sequence_per_row),
+    Kernel("linear_scan", REFERENCE, _linear_scan, _linear_scan_vjp),
     Kernel("linear_scan", "loop", loop.linear_scan, loop.linear_scan_vjp, loop.supports),
-    Kernel("gated_scan", REFERENCE, _gated_scan, _gated_scan_vjp, _one_sequence_per_row),
-    Kernel("rg_lru", REFERENCE, _rg_lru, _rg_lru_vjp, _one_sequence_per_row),
-    Kernel("recurrent_middle", REFERENCE, _recurrent_middle, _recurrent_middle_vjp, _one_sequence_per_row),
-    Kernel("conv1d", REFERENCE, _conv1d, _conv1d_vjp, _one_sequence_per_row),
+    Kernel("gated_scan", REFERENCE, _gated_scan, _gated_scan_vjp),
+    Kernel("rg_lru", REFERENCE, _rg_lru, _rg_lru_vjp),
+    Kernel("recurrent_middle", REFERENCE, _recurrent_middle, _recurrent_middle_vjp),
+    Kernel("conv1d", REFERENCE, _conv1d, _conv1d_vjp),
 )
 """The reference comes first: "auto" is the spec itself."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from griffin_core.protocol import KernelCall
+from griffin_core.protocol import KernelCall, one_sequence_per_row
 from griffin_core.reference.numeric import quiet
 from griffin_core.shapes import Array
 
 
 def supports(call: KernelCall) -> str | None:
     """None, or why the loop cannot run the call."""
-    if call.packed:
-        return "it runs one sequence per row"
-    return "it computes in float32; use kernel 'reference'" if "float64" in call.dtypes.values() else None
+    wide = "float64" in call.dtypes.values()
+    return "it computes in float32; use kernel 'reference'" if wide else one_sequence_per_row(call)
 
 
 @quiet

@@ -11,7 +11,7 @@ from griffin_core import presets
 from griffin_core.errors import InputError
 from griffin_core.sampling import Sampling, SamplingRows
 from griffin_core_torch.decoding import derived
-from griffin_core_torch.sampling import Sampler
+from griffin_core_torch.sampling import Sampler, first_best, log_probability
 
 CONFIG = presets.preset("griffin-tiny").config.replace(num_layers=3, attention_window=7)
 GREEDY = Sampling(temperature=0.0)
@@ -49,6 +49,41 @@ def test_equals_forward(lengths: tuple[int, ...], draw, rng: np.random.Generator
     assert (logprobs < 0).all()
     assert all(torch.equal(kept[name], x) for name, x in state.items())
     _same_states(after, end, 2.0**-24)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_it_returns_can_be_used_in_training(dtype: str, draw, rng: np.random.Generator) -> None:
+    params = draw(CONFIG, dtype=dtype)
+    state = _start(params, rng, (10, 4, 0), dtype)
+    rows = SamplingRows.start(GREEDY, [[1], [2], [3]])
+    tokens, logprobs, after = backend.decode(CONFIG, params, state, torch.tensor([1, 2, 3]), 3, rows)
+    assert not any(x.is_inference() for x in (tokens, logprobs, *after.values()))
+
+
+@pytest.mark.parametrize("vocabulary", [5, 128, 264, 640])
+def test_the_lowest_of_equal_scores_is_taken(vocabulary: int, rng: np.random.Generator) -> None:
+    scores = torch.tensor(rng.integers(0, 3, (16, vocabulary))).float()
+    assert first_best(scores).tolist() == [row.index(max(row)) for row in scores.tolist()]
+
+
+@pytest.mark.parametrize("cap", [None, 0.5])
+def test_log_probabilities_are_those_of_the_capped_logits(cap: float | None, draw, rng: np.random.Generator) -> None:
+    params, config = draw(CONFIG), CONFIG.replace(logits_soft_cap=cap)
+    state, token = _start(params, rng, (10, 10, 10)), torch.tensor([1, 2, 3])
+    rows = SamplingRows.start(GREEDY, [[1], [2], [3]])
+    tokens, logprobs, _ = backend.decode(config, params, state, token, 1, rows)
+    with torch.no_grad():
+        scores, _ = backend.forward(config, params, token[:, None], None, state)
+    expected = scores[:, 0].log_softmax(1).gather(1, tokens.long())
+    torch.testing.assert_close(logprobs, expected, atol=64 * 2.0**-24, rtol=0.0)
+
+
+def test_log_probabilities(rng: np.random.Generator) -> None:
+    scores = torch.tensor(rng.normal(size=(4, 300)) * 30.0).float()
+    tokens = torch.tensor([0, 7, 299, 3])
+    expected = scores.double().log_softmax(1).gather(1, tokens[:, None])[:, 0].float()
+    # The exponent's argument reaches 200 and the result 200; a few roundings of each.
+    torch.testing.assert_close(log_probability(scores.clone(), tokens), expected, atol=4 * 200 * 2.0**-24, rtol=0.0)
 
 
 def test_bfloat16(draw, rng: np.random.Generator) -> None:

@@ -9,16 +9,12 @@ import torch
 import griffin_core_torch as backend
 from griffin_core import presets, registry
 from griffin_core.errors import InputError, KernelNotSupported
-from griffin_core.protocol import Kernel, KernelCall
+from griffin_core.protocol import Kernel
 from griffin_core.sampling import Sampling, SamplingRows
 from griffin_core_torch.decoding.loop import plain_kernels
 from griffin_core_torch.scan.linear_eager import linear_scan_forward
 
 CONFIG = presets.preset("griffin-tiny").config.replace(num_layers=3, attention_window=9)
-
-
-def _unpacked(call: KernelCall) -> str | None:
-    return "it runs one sequence per row" if call.packed else None
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
             states.append(h)
         return torch.stack(states, 1).to(x.dtype), h
 
-    known = (*registry.kernels("torch"), Kernel("linear_scan", "counted", scan, supports=_unpacked))
+    known = (*registry.kernels("torch"), Kernel("linear_scan", "counted", scan))
     monkeypatch.setitem(registry._kernels, "torch", known)
     return calls
 
