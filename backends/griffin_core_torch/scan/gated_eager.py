@@ -89,7 +89,7 @@ def gated_scan_forward(
         u = y_block if x.dtype == wide else scratch[2, : stop - start]
         parts = (x[:, start:stop], gate_x[:, start:stop], gate_a[:, start:stop])
         scan_terms(*parts, rate, found.block(start, stop), (a, m, u))
-        h = scan_forward(u, a, h, resets, start).clone()
+        h = scan_forward(u, a, u, h, resets, start).clone()
         if u is not y_block:
             y_block.copy_(u)
         if found.pad is not None:

@@ -28,15 +28,17 @@ def linear_scan_forward(
     h = x.new_zeros(batch, width, dtype=wide) if h0 is None else h0.to(wide, copy=True)
     rows = min(block_rows(batch, width), max(time, 1))
     scratch = torch.empty(1 if x.dtype == wide else 2, rows, batch, width, dtype=wide, device=x.device)
-    a, u, resets = scratch[0], scratch[-1], marks(reset)
+    resets = marks(reset)
     for start in range(0, time, rows):
         stop = min(start + rows, time)
-        decay(log_a[:, start:stop], a[: stop - start])
-        y_block = time_major(y[:, start:stop])
-        u_block = (y_block if x.dtype == wide else u[: stop - start]).copy_(time_major(x[:, start:stop]))
-        h = scan_forward(u_block, a[: stop - start], h, resets, start).clone()
-        if x.dtype != wide:
-            y_block.copy_(u_block)
+        a = decay(log_a[:, start:stop], scratch[0, : stop - start])
+        x_block, y_block = time_major(x[:, start:stop]), time_major(y[:, start:stop])
+        if x.dtype == wide:
+            h = scan_forward(x_block, a, y_block, h, resets, start).clone()
+        else:
+            u = scratch[1, : stop - start].copy_(x_block)
+            h = scan_forward(u, a, u, h, resets, start).clone()
+            y_block.copy_(u)
     return y, h
 
 

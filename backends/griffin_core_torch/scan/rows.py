@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 17
-"""Elements of one scratch array of a time block (512 KiB of float32), so that a block's arrays stay in cache."""
+BLOCK_ELEMENTS = 1 << 18
+"""Elements of one scratch array of a time block (1 MiB of float32): a block's arrays stay in the shared cache, and
+starting an operation on one costs little beside running it."""
 
 LANE_ELEMENTS = 1 << 12
 """Rows of at most so many elements are walked in lanes."""
@@ -40,30 +41,34 @@ def time_major(x: Tensor) -> Tensor:
     return x.transpose(0, 1)
 
 
-def scan_forward(u: Tensor, a: Tensor, h: Tensor, resets: MARK, start: int = 0) -> Tensor:
-    """u_t += a_t h, with h = u_t carried on, in place; at a reset u_t stays as it is, by selection.
+def scan_forward(u: Tensor, a: Tensor, y: Tensor, h: Tensor, resets: MARK, start: int = 0) -> Tensor:
+    """y_t = u_t + a_t h, with h = y_t carried on; at a reset y_t = u_t, by selection.
 
     Args:
         u, a: [c b d] of one dtype; ``a`` may be overwritten.
+        y: [c b d], written; it may be ``u``.
         h: [b d] state before the first row.
         resets: steps at which some row resets; the first row of ``u`` is step ``start``.
 
     Returns:
-        The last row of ``u`` (or ``h`` when there is none).
+        The last row of ``y`` (or ``h`` when there is none).
     """
-    if not any(start <= step < start + len(u) for step in resets):
-        lanes = math.isqrt(len(u)) if h.numel() <= LANE_ELEMENTS else 1
-        if lanes > 2:
-            stop = len(u) - len(u) % lanes
-            h = _scan_lanes(u[:stop].unflatten(0, (lanes, -1)), a[:stop].unflatten(0, (lanes, -1)), h)
-            u, a = u[stop:], a[stop:]
-        for u_t, a_t in zip(u.unbind(0), a.unbind(0), strict=True):
-            h = u_t.addcmul_(a_t, h)
+    masks = [resets.get(step) for step in range(start, start + len(u))] if resets else []
+    if any(mask is not None for mask in masks):
+        for u_t, a_t, y_t, mask in zip(u.unbind(0), a.unbind(0), y.unbind(0), masks, strict=True):
+            if mask is None:
+                h = torch.addcmul(u_t, a_t, h, out=y_t)
+            else:
+                h = torch.where(mask, u_t, torch.addcmul(u_t, a_t, h), out=y_t)
         return h
-    for step, (u_t, a_t) in enumerate(zip(u.unbind(0), a.unbind(0), strict=True), start):
-        mask = resets.get(step)
-        passed = torch.addcmul(u_t, a_t, h) if mask is not None else None
-        h = u_t.addcmul_(a_t, h) if passed is None else u_t.copy_(torch.where(mask, u_t, passed))
+    lanes = math.isqrt(len(u)) if h.numel() <= LANE_ELEMENTS else 1
+    if lanes > 2:
+        stop = len(u) - len(u) % lanes
+        lane, decay = (y if y is u else y.copy_(u))[:stop], a[:stop]
+        h = _scan_lanes(lane.unflatten(0, (lanes, -1)), decay.unflatten(0, (lanes, -1)), h)
+        u, a, y = u[stop:], a[stop:], y[stop:]
+    for u_t, a_t, y_t in zip(u.unbind(0), a.unbind(0), y.unbind(0), strict=True):
+        h = torch.addcmul(u_t, a_t, h, out=y_t)
     return h
 
 
