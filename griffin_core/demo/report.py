@@ -16,6 +16,14 @@ TITLE = "Griffin Core: the demo's report"
 SMOOTHED_OVER = 0.02
 """Share of the run that the moving average covers."""
 MOST_POINTS = 400
+SHOWN = {
+    "parameters": "parameters",
+    "steps": "steps",
+    "tokens": "tokens",
+    "training_seconds": "seconds of training",
+    "final_loss": "loss of the last 20 steps, nats a token",
+}
+"""Keys of a run's summary that the page shows, and how it calls them."""
 
 
 def write_page(out: Path, report: Mapping[str, Any]) -> Path:
@@ -78,8 +86,7 @@ def _training(report: Mapping[str, Any], metrics: Sequence[Mapping[str, float]])
     series = [Series("training", smoothed([(r["step"], r["loss"] / math.log(2.0)) for r in steps]))]
     series += [Series(name, [(0.0, report[f"{key}_bits_per_byte"])]) for name, key in levels]
     chart = charts.line_chart(series, "step", "bits per byte", "Loss over the steps")
-    shown = ("parameters", "steps", "tokens", "training_seconds", "final_loss")
-    return chart + page.facts({name: summary[name] for name in shown if name in summary})
+    return chart + page.facts({label: summary[name] for name, label in SHOWN.items() if name in summary})
 
 
 def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

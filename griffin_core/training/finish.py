@@ -40,7 +40,7 @@ def finish(
         "parameters": parameter_count(spec.config),
         "steps": spec.options.steps,
         "training_seconds": sum(record["seconds"] for record in steps),
-        "tokens": sum(record["tokens"] for record in steps),
+        "tokens": int(sum(record["tokens"] for record in steps)),
         "final_loss": sum(record["loss"] for record in steps[-20:]) / len(steps[-20:]),
         "corpus": corpus.digest,
         "checkpoint": str(run.checkpoint),
