@@ -1,0 +1,1 @@
+"""Compile for TPUs without owning one, and read what the compiler says."""
