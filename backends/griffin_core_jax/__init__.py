@@ -1,0 +1,42 @@
+"""The JAX backend: the functions of ``griffin_core.protocol`` on JAX arrays, pure and traceable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from griffin_core.protocol import API_VERSION
+from griffin_core_jax.arrays import from_numpy, to_numpy, vjp
+from griffin_core_jax.attention.compose import local_attention
+from griffin_core_jax.conv.compose import conv1d
+from griffin_core_jax.devices import devices
+from griffin_core_jax.kernels import KERNELS
+from griffin_core_jax.model import forward, hidden, logits
+from griffin_core_jax.native import dump_params, dump_state, init_state, load_params, load_state, put, take
+from griffin_core_jax.norms import rms_norm
+from griffin_core_jax.scan.compose import gated_scan, linear_scan, recurrent_middle, rg_lru
+
+__all__ = [
+    "API_VERSION",
+    "KERNELS",
+    "conv1d",
+    "devices",
+    "dump_params",
+    "dump_state",
+    "forward",
+    "from_numpy",
+    "gated_scan",
+    "hidden",
+    "init_state",
+    "linear_scan",
+    "load_params",
+    "load_state",
+    "local_attention",
+    "logits",
+    "put",
+    "recurrent_middle",
+    "rg_lru",
+    "rms_norm",
+    "take",
+    "to_numpy",
+    "vjp",
+]

@@ -1,0 +1,89 @@
+"""What happens to a call of the model before anything is traced: checks of values, and standard lengths.
+
+A program is compiled for one shape. Prompts have every length, so outside a traced function a call is padded on the
+right to the next standard length: padding changes no state, and its outputs are cut off again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from griffin_core.checks import PAD, check_positions, check_tokens
+from griffin_core.config import GriffinConfig
+from griffin_core.layouts.states import POSITION
+from griffin_core_jax.arrays import is_concrete
+from griffin_core_jax.attention.ring import check_room
+from griffin_core_jax.layout import SEGMENTS
+
+LONGEST_STEP = 1024
+"""Lengths above this are padded to a multiple of it."""
+
+
+def standard_length(time: int) -> int:
+    """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, ..., 1024, 2048, 3072, ...: at most half of it is padding."""
+    if time > LONGEST_STEP:
+        return -(-time // LONGEST_STEP) * LONGEST_STEP
+    power = 1 << max(time - 1, 0).bit_length()
+    middle = power * 3 // 4
+    return middle if power >= 32 and time <= middle else power
+
+
+def admit(
+    config: GriffinConfig,
+    tokens: Array,
+    positions: Array | None,
+    state: Mapping[str, Any] | None,
+    padding: str,
+    standardise: bool,
+) -> tuple[Array, Array | None, str, int]:
+    """Checked arguments of ``hidden``.
+
+    Args:
+        standardise: pad to a standard length.
+
+    Returns:
+        (tokens, positions, padding, time): padding is "right" where it is seen to be, time is the length given.
+
+    Raises:
+        InputError: ids or positions are not legal, or a global layer's cache is too short.
+    """
+    time = tokens.shape[1] if tokens.ndim == 2 else 0
+    traced = (tokens, *(() if positions is None else (positions,)), *(() if state is None else (state[POSITION],)))
+    if not is_concrete(*traced):
+        return tokens, positions, padding, time
+    ids, at = np.asarray(tokens), None if positions is None else np.asarray(positions)
+    before = None if state is None else np.asarray(state[POSITION])
+    check_tokens(config, ids, at)
+    if at is not None:
+        check_positions(at, ids.shape, before)
+        pad = at == PAD
+        padding = "any" if (pad[:, :-1] & ~pad[:, 1:]).any() else "right"
+    if state is not None and config.has_global_attention:
+        check_room(_cache_size(state), None, _after(at, before, time))
+    length = standard_length(time)
+    if not standardise or length == time:
+        return tokens, positions, padding, time
+    if at is None:
+        begin = np.zeros(len(ids), np.int32) if before is None else before
+        at = begin[:, None] + np.arange(time, dtype=np.int32)
+        padding = "right"
+    extra = ((0, 0), (0, length - time))
+    return jnp.pad(tokens, extra), jnp.asarray(np.pad(at, extra, constant_values=PAD)), padding, time
+
+
+def _after(positions: Any, before: Any, time: int) -> Any:
+    """int [b]: tokens that each row's state holds after the call."""
+    if positions is None:
+        return before + time
+    return np.array([row[row != PAD][-1] + 1 if (row != PAD).any() else old for row, old in zip(positions, before)])
+
+
+def _cache_size(state: Mapping[str, Any]) -> int:
+    caches = [leaf["k"] for places in state[SEGMENTS] for leaf in places if "k" in leaf]
+    return int(jax.tree.leaves(caches)[0].shape[2])

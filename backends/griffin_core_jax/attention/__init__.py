@@ -1,0 +1,1 @@
+"""Rotary positions and local multi-query attention."""

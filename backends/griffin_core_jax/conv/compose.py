@@ -1,0 +1,53 @@
+"""conv1d as users call it."""
+
+from __future__ import annotations
+
+from jax import Array
+
+from griffin_core_jax.dispatch import by_sequence, choose, choose_packed, expect_shape, run_kernel
+
+
+def conv1d(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    state: Array | None = None,
+    positions: Array | None = None,
+    starts: Array | None = None,
+    kernel: str | None = None,
+) -> tuple[Array, Array]:
+    """y_t = bias + sum_j weight[j] x_{t-(w-1)+j}, over the tokens of t's own document, summed in float32.
+
+    Args:
+        x: [b t d] of any floating dtype.
+        weight: [d 1 w], tap w-1 on the current token.
+        bias: [d].
+        state: [b w-1 d], the inputs before the first, oldest first; None is zeros.
+        positions: int32 [b t]: 0 starts a document (nothing before it is seen), -1 is padding at the end of
+            a row (skipped, output 0). None starts no document inside.
+        starts: int32 [n+1], n sequences packed in one row (b = 1); states are then [n w-1 d].
+        kernel: name of a kernel, or None.
+
+    Returns:
+        (y, state): [b t d] and the last w-1 inputs [b w-1 d], in x's dtype.
+
+    Raises:
+        InputError: shapes do not fit.
+        KernelNotSupported: the named kernel cannot run this call.
+    """
+    op, width = "conv1d", x.shape[2]
+    expect_shape(op, "weight", weight, (width, 1, weight.shape[-1]))
+    expect_shape(op, "bias", bias, (width,))
+    expect_shape(op, "positions", positions, tuple(x.shape[:2]))
+    batch = x.shape[0] if starts is None else len(starts) - 1
+    expect_shape(op, "state", state, (batch, weight.shape[-1] - 1, width))
+    arrays = {"x": x, "weight": weight, "bias": bias, "state": state, "positions": positions}
+    if starts is None:
+        found: tuple[Array, Array] = run_kernel(choose(op, kernel, arrays), x, weight, bias, state, positions)
+        return found
+    packed = choose_packed(op, kernel, arrays)
+    if packed is not None:
+        return run_kernel(packed, x, weight, bias, state, positions, starts)  # type: ignore[no-any-return]
+    return by_sequence(
+        lambda x, at, state: conv1d(x, weight, bias, state, at, None, kernel), starts, (x, positions), (state,)
+    )  # type: ignore[return-value]

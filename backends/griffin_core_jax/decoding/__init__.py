@@ -1,0 +1,1 @@
+"""Many tokens in one compiled loop."""

@@ -1,0 +1,142 @@
+"""From an operation's call to the kernel that runs it, and its gradient from the kernel's record."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from griffin_core import registry
+from griffin_core.errors import InputError
+from griffin_core.protocol import Kernel, KernelCall
+from griffin_core_jax.arrays import dtype_name, is_concrete
+from griffin_core_jax.devices import platform
+
+BACKEND = "jax"
+
+
+def describe(arrays: Mapping[str, Any], packed: bool = False) -> KernelCall:
+    """The plain facts of a call. Gradients may always be asked for: nobody knows before a trace ends."""
+    present = {name: x for name, x in arrays.items() if x is not None}
+    shapes = {name: tuple(x.shape) for name, x in present.items()}
+    dtypes = {name: dtype_name(x) for name, x in present.items()}
+    return KernelCall(shapes, dtypes, platform(*present.values()), packed=packed, needs_grad=True)
+
+
+def choose(op: str, kernel: str | None, arrays: Mapping[str, Any]) -> Kernel | None:
+    """The kernel for a call, or None when the operation is to be composed.
+
+    Raises:
+        KernelNotSupported: a named kernel does not exist or cannot run this call.
+    """
+    return registry.select_kernel(BACKEND, op, describe(arrays), kernel)
+
+
+def choose_packed(op: str, kernel: str | None, arrays: Mapping[str, Any]) -> Kernel | None:
+    """The first kernel of ``op`` itself that runs packed sequences in one call; None when there is none.
+
+    The operation then runs each sequence alone: that is what ``starts`` means, so nothing is refused here.
+    """
+    wanted, call = registry.requested_kernel(kernel), describe(arrays, packed=True)
+    for record in registry.kernels(BACKEND):
+        if record.op == op and wanted in (registry.AUTO, record.name) and record.supports(call) is None:
+            return record
+    return None
+
+
+def run_kernel(kernel: Kernel, *inputs: Any) -> Any:
+    """The kernel's outputs, compiled, and differentiable by its own VJP where it has one, else by JAX."""
+    return _compiled(kernel)(*inputs)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(kernel: Kernel) -> Callable[..., Any]:
+    if kernel.vjp is None:
+        return jax.jit(kernel.forward)
+
+    @jax.custom_vjp
+    def run(*inputs: Any) -> Any:
+        return tuple(kernel.forward(*inputs))
+
+    def forward(*inputs: Any) -> tuple[Any, Any]:
+        outputs = tuple(kernel.forward(*inputs))
+        return outputs, (inputs, outputs)
+
+    def backward(saved: Any, cotangents: Any) -> tuple[Any, ...]:
+        inputs, outputs = saved
+        return tuple(pull(*inputs, *outputs, *cotangents))
+
+    pull = kernel.vjp
+    run.defvjp(forward, backward)
+    return jax.jit(run)
+
+
+def by_sequence(
+    operation: Callable[..., tuple[Array, ...]],
+    starts: Array | Sequence[int],
+    timed: Sequence[Array | None],
+    per_row: Sequence[Array | None],
+) -> tuple[Array, ...]:
+    """Run an operation on each sequence packed in one row; this is what ``starts`` means.
+
+    Args:
+        operation: called with the pieces of ``timed``, then those of ``per_row``.
+        starts: int [n+1], values known (not traced).
+        timed: [1 t ...] each, cut along time.
+        per_row: [n ...] each, cut along axis 0.
+
+    Returns:
+        The first output joined along time, the others along axis 0.
+
+    Raises:
+        InputError: ``starts`` does not cut one row into sequences, or is traced.
+    """
+    cuts = read_starts(starts)
+    first = next(x for x in timed if x is not None)
+    check_starts(cuts, first.shape[0], first.shape[1])
+    pieces = []
+    for row, (start, stop) in enumerate(itertools.pairwise(cuts)):
+        parts = [None if x is None else x[:, start:stop] for x in timed]
+        states = [None if x is None else x[row : row + 1] for x in per_row]
+        pieces.append(operation(*parts, *states))
+    outputs = list(zip(*pieces, strict=True))
+    return (jnp.concatenate(outputs[0], axis=1), *(jnp.concatenate(rest, axis=0) for rest in outputs[1:]))
+
+
+def read_starts(starts: Array | Sequence[int]) -> list[int]:
+    """The cuts as numbers.
+
+    Raises:
+        InputError: they are traced, so that shapes cannot depend on them.
+    """
+    if not is_concrete(starts):
+        raise InputError("starts is traced; inside jit pass it as a NumPy array, or say the same with positions")
+    return [int(start) for start in np.asarray(starts)]
+
+
+def check_starts(cuts: list[int], batch: int, time: int) -> None:
+    """Refuse ``starts`` that do not rise from 0 to the tokens of one row.
+
+    Raises:
+        InputError: naming what is wrong.
+    """
+    if batch != 1:
+        raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
+    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != time or any(a > b for a, b in itertools.pairwise(cuts)):
+        raise InputError(f"starts is {cuts}; expected it to rise from 0 to the row's {time} tokens")
+
+
+def expect_shape(op: str, name: str, x: Array | None, shape: tuple[int, ...]) -> None:
+    """Refuse an argument of another shape.
+
+    Raises:
+        InputError: naming the operation, the argument and both shapes.
+    """
+    if x is not None and tuple(x.shape) != shape:
+        raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {shape}")
