@@ -58,3 +58,8 @@ def warn_unknown(environ: Mapping[str, str] | None = None) -> None:
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in _BY_NAME:
             warnings.warn(f"{name} is set but not read by griffin-core; {nearest(name, _BY_NAME)}", stacklevel=2)
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment and ``extra``, for a process to be started."""
+    return {**os.environ, **extra}

@@ -24,6 +24,8 @@ RESERVE = 2 * MIB
 """VMEM left to the compiler for what it spills and for its own buffers; no kernel's plan touches it."""
 STEP_CYCLES = 600.0
 """Cost of starting a grid step: what the compiler's static model charges on v5e, where it is dearest."""
+OVERLAP = 0.125
+"""The share of the faster of transfer and compute that is taken to show: they overlap, but not wholly."""
 LARGEST_TIME = 1024
 MODEST = 32 * MIB
 """The most VMEM that a plan takes where there is more: beyond it blocks gain nothing, and XLA prefetches into the rest.
@@ -40,8 +42,8 @@ class Traffic:
         vectors: float32 rows [1 block_width] read or written (two buffers each, padded to 8 rows).
         group_scratch: float32 scratch arrays [GROUP block_width].
         block_scratch: float32 scratch arrays [block_time block_width].
-        cycles: compute of 1024 elements, in cycles; ranks blocks, promises nothing.
-        latency: cycles that a row takes however narrow it is.
+        cycles: what 1024 elements add to the bundles of a row; with ``latency`` it ranks blocks, it promises nothing.
+        latency: bundles that a row takes however narrow it is.
         largest_width: widest block that the inner loop is written for.
     """
 
@@ -51,7 +53,7 @@ class Traffic:
     group_scratch: int = 0
     block_scratch: int = 0
     cycles: float = 8.0
-    latency: float = 4.0
+    latency: float = 3.0
     largest_width: int = 4096
 
     def vmem_bytes(self, block_time: int, block_width: int, itemsize: int) -> int:
@@ -68,9 +70,11 @@ class Traffic:
 
 TRAFFIC: dict[tuple[str, str], Traffic] = {
     # x, log_a -> y
-    ("linear_scan", "forward"): Traffic(stored=3, vectors=3, group_scratch=2, cycles=5.0),
+    ("linear_scan", "forward"): Traffic(stored=3, vectors=3, group_scratch=2, cycles=4.0),
     # x, log_a, dy -> dx, dlog_a
-    ("linear_scan", "backward"): Traffic(stored=5, vectors=3, group_scratch=3, block_scratch=2, cycles=11.0),
+    ("linear_scan", "backward"): Traffic(
+        stored=5, vectors=3, group_scratch=3, block_scratch=2, cycles=9.0, latency=6.0
+    ),
     # x, gate_x, gate_a -> y
     ("gated_scan", "forward"): Traffic(stored=4, vectors=4, group_scratch=3, cycles=13.0),
     # x, gate_x, gate_a, dy -> dx, dgate_x, dgate_a
@@ -162,13 +166,15 @@ def fixed(
 
 
 def modelled_cycles(traffic: Traffic, tiles: Tiling, itemsize: int, chip: Chip) -> float:
-    """What a choice costs by the model: steps of the slower of transfer and compute, and the first block's transfer."""
+    """What a choice costs by the model: its steps, each about the slower of transfer and compute, and the first transfer.
+
+    It ranks blocks; it is no estimate of time.
+    """
     batch, widths, times = tiles.grid
     steps = _blocks(batch * widths, chip.cores) * times
     transfer = traffic.moved_bytes(tiles.block_time, tiles.block_width, itemsize) / chip.bytes_per_cycle
-    registers = _blocks(tiles.block_width, REGISTER)
-    compute = tiles.block_time * max(traffic.latency, traffic.cycles * registers)
-    return steps * (max(transfer, compute) + STEP_CYCLES) + transfer
+    compute = tiles.block_time * (traffic.latency + traffic.cycles * tiles.block_width / REGISTER)
+    return steps * (max(transfer, compute) + OVERLAP * min(transfer, compute) + STEP_CYCLES) + transfer
 
 
 def _candidates(shape: tuple[int, ...], largest_width: int) -> Iterator[tuple[int, int]]:

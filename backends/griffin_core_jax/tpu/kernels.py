@@ -1,0 +1,8 @@
+"""The records of the Pallas TPU kernels."""
+
+from __future__ import annotations
+
+from griffin_core.protocol import Kernel
+from griffin_core_jax.tpu import linear_scan
+
+KERNELS: tuple[Kernel, ...] = (linear_scan.KERNEL,)

@@ -1,0 +1,108 @@
+"""linear_scan on a TPU: the differentiable operation and its kernel record."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from griffin_core.protocol import Kernel, KernelCall
+from griffin_core_jax.tpu import chips
+from griffin_core_jax.tpu.interpret import mode
+from griffin_core_jax.tpu.linear_scan_backward import linear_scan_backward
+from griffin_core_jax.tpu.linear_scan_forward import linear_scan_forward
+from griffin_core_jax.tpu.tiling import Tiling, tiling
+
+PALLAS = "pallas"
+OP = "linear_scan"
+DTYPES = ("float32", "bfloat16")
+
+
+def linear_scan(
+    x: jax.Array,
+    log_a: jax.Array,
+    h0: jax.Array | None = None,
+    reset: jax.Array | None = None,
+    *,
+    tiles: Tiling | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """h_t = exp(log_a_t) h_{t-1} + x_t, differentiable in x, log_a and h0.
+
+    A gradient reads x and log_a again and the float32 states before each time block; y is not kept for it.
+
+    Args:
+        x, log_a: [b t d], float32 or bfloat16, t >= 1; log_a in [-inf, 0].
+        h0: float32 [b d] or None (zeros).
+        reset: bool [b t] or None: rows that see nothing before them.
+        tiles: blocks of both directions; None chooses them for the chip.
+
+    Returns:
+        (y, h): [b t d] in x's dtype; float32 [b d].
+    """
+    first = jnp.zeros(x.shape[::2], jnp.float32) if h0 is None else h0
+    y, h = _scan(tiles, x, log_a, first.astype(jnp.float32), reset)
+    return y, h
+
+
+def linear_scan_vjp(
+    x: jax.Array,
+    log_a: jax.Array,
+    h0: jax.Array | None,
+    reset: jax.Array | None,
+    y: jax.Array,
+    h: jax.Array,
+    dy: jax.Array,
+    dh: jax.Array | None,
+) -> tuple[jax.Array, jax.Array, jax.Array | None, None]:
+    """The gradients from inputs and cotangents alone: one more forward pass than ``jax.vjp`` of ``linear_scan``."""
+    del y, h
+    first = jnp.zeros(x.shape[::2], jnp.float32) if h0 is None else h0.astype(jnp.float32)
+    last = jnp.zeros_like(first) if dh is None else dh.astype(jnp.float32)
+    found = _scan_backward(None, _scan_forward(None, x, log_a, first, reset)[1], (dy.astype(x.dtype), last))
+    return found[0], found[1], None if h0 is None else found[2].astype(h0.dtype), None
+
+
+def supports(call: KernelCall) -> str | None:
+    """None where the kernel runs the call, else why not."""
+    if mode() == "off":
+        if call.device != "tpu":
+            return f"it needs a TPU, and the arrays are on {call.device}"
+        kind = chips.device_kind()
+        if kind is not None and chips.chip_of(kind) is None:
+            return f"it is compiled for {', '.join(chips.CHIPS)}, not for {kind}"
+    if call.packed:
+        return "it runs one sequence per row"
+    bad = [f"{name} is {call.dtypes[name]}" for name in ("x", "log_a") if call.dtypes.get(name) not in (None, *DTYPES)]
+    return f"{bad[0]}; it takes {' and '.join(DTYPES)}" if bad else None
+
+
+def plan(direction: str, x: jax.Array, log_a: jax.Array) -> Tiling:
+    """The blocks of a call on the chip it is traced for."""
+    return tiling(OP, direction, x.shape, jnp.promote_types(x.dtype, log_a.dtype), chips.current())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(
+    tiles: Tiling | None, x: jax.Array, log_a: jax.Array, h0: jax.Array, reset: jax.Array | None
+) -> tuple[jax.Array, ...]:
+    return linear_scan_forward(x, log_a, h0, reset, tiles or plan("forward", x, log_a))
+
+
+def _scan_forward(tiles: Tiling | None, x: jax.Array, log_a: jax.Array, h0: jax.Array, reset: jax.Array | None) -> Any:
+    blocks = tiles or plan("backward", x, log_a)  # the states are those before the backward pass's blocks
+    y, h, starts = linear_scan_forward(x, log_a, h0, reset, blocks, with_starts=True)
+    return (y, h), (x, log_a, starts, reset)
+
+
+def _scan_backward(tiles: Tiling | None, kept: Any, cotangents: tuple[jax.Array, jax.Array]) -> Any:
+    x, log_a, starts, reset = kept
+    blocks = tiles or plan("backward", x, log_a)
+    dx, dlog_a, dh0 = linear_scan_backward(x, log_a, starts, reset, *cotangents, blocks)
+    return dx, dlog_a, dh0, None
+
+
+_scan.defvjp(_scan_forward, _scan_backward)
+
+KERNEL = Kernel(OP, PALLAS, linear_scan, None, supports)
