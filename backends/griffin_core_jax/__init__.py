@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from griffin_core.protocol import API_VERSION
 from griffin_core_jax.arrays import from_numpy, to_numpy, vjp
 from griffin_core_jax.attention.compose import local_attention
 from griffin_core_jax.conv.compose import conv1d
+from griffin_core_jax.decoding.loop import decode
 from griffin_core_jax.devices import devices
 from griffin_core_jax.kernels import KERNELS
 from griffin_core_jax.model import forward, hidden, logits
@@ -19,6 +18,7 @@ __all__ = [
     "API_VERSION",
     "KERNELS",
     "conv1d",
+    "decode",
     "devices",
     "dump_params",
     "dump_state",

@@ -65,7 +65,7 @@ def admit(
         pad = at == PAD
         padding = "any" if (pad[:, :-1] & ~pad[:, 1:]).any() else "right"
     if state is not None and config.has_global_attention:
-        check_room(_cache_size(state), None, _after(at, before, time))
+        check_room(cache_size(state), None, _after(at, before, time))
     length = standard_length(time)
     if not standardise or length == time:
         return tokens, positions, padding, time
@@ -81,9 +81,11 @@ def _after(positions: Any, before: Any, time: int) -> Any:
     """int [b]: tokens that each row's state holds after the call."""
     if positions is None:
         return before + time
-    return np.array([row[row != PAD][-1] + 1 if (row != PAD).any() else old for row, old in zip(positions, before)])
+    pairs = zip(positions, before, strict=True)
+    return np.array([row[row != PAD][-1] + 1 if (row != PAD).any() else old for row, old in pairs])
 
 
-def _cache_size(state: Mapping[str, Any]) -> int:
+def cache_size(state: Mapping[str, Any]) -> int:
+    """Slots of the attention caches."""
     caches = [leaf["k"] for places in state[SEGMENTS] for leaf in places if "k" in leaf]
     return int(jax.tree.leaves(caches)[0].shape[2])

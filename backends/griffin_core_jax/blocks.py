@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from griffin_core import registry
 from griffin_core.config import RECURRENT
 from griffin_core.layouts.states import POSITION
+from griffin_core_jax import products
 from griffin_core_jax.attention.compose import local_attention
+from griffin_core_jax.attention.step import attend_step
 from griffin_core_jax.conv.compose import conv1d
 from griffin_core_jax.dispatch import BACKEND
 from griffin_core_jax.norms import rms_norm
 from griffin_core_jax.scan.compose import gated_scan, recurrent_middle
 from griffin_core_jax.scan.gates import block_gates, terms
-from griffin_core_jax.scan.loop import wide_dtype
 
 Weights = Mapping[str, Array]
 """Arrays of one layer under the names of ``layout``: "linear_x.kernel" [in out], "linear_x.bias", "conv_weight", ..."""
@@ -34,7 +34,7 @@ def unconstrained(name: str, x: Array) -> Array:
     return x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """What every block of one forward pass needs to know.
 
@@ -45,6 +45,7 @@ class Call:
         window: keys that a query sees; None is global.
         kernel: name of a kernel, or None.
         capture: whether blocks return their activations.
+        step: one token a row, and every ring is the whole window: attention works on the ring alone.
         constrain: see ``Constrain``.
     """
 
@@ -54,6 +55,7 @@ class Call:
     window: int | None = None
     kernel: str | None = None
     capture: bool = False
+    step: bool = False
     constrain: Constrain = unconstrained
 
 
@@ -100,10 +102,14 @@ def attention_block(
     """Local multi-query attention on x [b t m]; results as in ``residual_block``."""
     q = call.constrain("heads", dense(weights, "q_proj", x).reshape(*x.shape[:2], -1, call.head_dim))
     k, v = dense(weights, "k_proj", x), dense(weights, "v_proj", x)
-    cache = None if state is None or call.before is None else {**state, POSITION: call.before}
-    y, new = local_attention(q, k, v, call.positions, cache, call.window)
+    kept: dict[str, Array] = {}
+    if call.step and state is not None:
+        y, kept["k"], kept["v"] = attend_step(q, k, v, call.positions, state["k"], state["v"])
+    else:
+        cache = None if state is None or call.before is None else {**state, POSITION: call.before}
+        y, new = local_attention(q, k, v, call.positions, cache, call.window)
+        kept = {} if new is None else {"k": new["k"], "v": new["v"]}
     y = y.reshape(*y.shape[:2], -1)
-    kept = {} if new is None else {"k": new["k"], "v": new["v"]}
     return dense(weights, "o_proj", y), kept, {"attention": y} if call.capture else {}
 
 
@@ -116,20 +122,7 @@ def mlp_block(weights: Weights, x: Array, call: Call) -> Array:
 def dense(weights: Weights, name: str, x: Array) -> Array:
     """x @ kernel + bias (where there is one), in x's dtype with float32 accumulation. Every dense product goes here."""
     kernel, bias = weights[f"{name}.kernel"], weights.get(f"{name}.bias")
-    return product(x, kernel, bias)
-
-
-def product(x: Array, kernel: Array, bias: Array | None = None) -> Array:
-    """x [... i] times kernel [i o], which is rounded to x's dtype, plus bias [o]."""
-    wide = wide_dtype(x)
-    y = lax.dot_general(
-        x,
-        kernel.astype(x.dtype),
-        (((x.ndim - 1,), (0,)), ((), ())),
-        precision=lax.Precision.HIGHEST if x.dtype == wide else lax.Precision.DEFAULT,
-        preferred_element_type=wide,
-    )
-    return (y if bias is None else y + bias.astype(wide)).astype(x.dtype)
+    return products.dense(x, kernel, bias)
 
 
 def _middle(z: Array, weights: Weights, h0: Array | None, conv: Array | None, call: Call) -> Any:
@@ -154,5 +147,3 @@ def middle_params(weights: Weights) -> dict[str, Array]:
     names = ("conv_weight", "conv_bias", "recurrent_param")
     gates = [f"{gate}_{part}" for gate in ("input_gate", "recurrent_gate") for part in ("weight", "bias")]
     return {name: weights[name] for name in (*names, *gates)}
-
-

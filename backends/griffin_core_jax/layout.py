@@ -23,7 +23,12 @@ SEGMENTS = "segments"
 TOP = {EMBEDDING: "embedding", FINAL_NORM: "final_norm", LM_HEAD: "head"}
 """Arrays that no layer owns: native name by canonical name."""
 
-_DENSE = ("linear_x", "linear_y", "linear_out", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_DENSE = (
+    "linear_x",
+    "linear_y",
+    "linear_out",
+    *(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")),
+)
 _RENAMED = {
     "temporal_pre_norm.weight": "temporal_norm",
     "channel_pre_norm.weight": "channel_norm",

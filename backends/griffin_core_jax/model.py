@@ -17,15 +17,15 @@ from griffin_core.errors import InputError
 from griffin_core.layouts.states import POSITION
 from griffin_core.protocol import Kernel
 from griffin_core_jax import admission
-from griffin_core_jax.arrays import as_dtype, is_concrete
+from griffin_core_jax.arrays import as_dtype
 from griffin_core_jax.attention.ring import ends
-from griffin_core_jax.blocks import Call, Constrain, product, residual_block, unconstrained
+from griffin_core_jax.blocks import Call, Constrain, residual_block, unconstrained
 from griffin_core_jax.devices import platform
 from griffin_core_jax.dispatch import BACKEND
 from griffin_core_jax.layout import SEGMENTS, segments
 from griffin_core_jax.norms import rms_norm
 from griffin_core_jax.padding import compaction, gather_time, scatter_time
-from griffin_core_jax.scan.loop import wide_dtype
+from griffin_core_jax.products import einsum
 
 Params = Mapping[str, Any]
 State = Mapping[str, Any]
@@ -134,13 +134,13 @@ def run_hidden(
     x = embed(config, params["embedding"], jnp.where(pad, 0, tokens), dtype)
     x = constrain("residual", x)
     call = Call(
-        positions,
-        None if state is None else state[POSITION],
-        config.head_dim,
-        config.attention_window,
-        kernel,
-        capture,
-        constrain,
+        positions=positions,
+        before=None if state is None else state[POSITION],
+        head_dim=config.head_dim,
+        window=config.attention_window,
+        kernel=kernel,
+        capture=capture,
+        constrain=constrain,
     )
     x, stacks, seen = run_layers(config, params[SEGMENTS], x, call, None if state is None else state[SEGMENTS], wrap)
     x = jnp.where(pad[..., None], 0, rms_norm(x, params["final_norm"]))
@@ -216,8 +216,4 @@ def _hidden(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(config: GriffinConfig, head: Array, x: Array) -> Array:
-    wide = wide_dtype(x)
-    scores = jnp.einsum(
-        "btm,vm->btv", x, head.astype(x.dtype), precision=lax.Precision.HIGHEST, preferred_element_type=wide
-    )
-    return cap_logits(config, scores)
+    return cap_logits(config, einsum("btm,vm->btv", x, head))

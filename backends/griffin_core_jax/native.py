@@ -21,6 +21,8 @@ from griffin_core_jax.layout import SEGMENTS, Row, each_layer, segments, tree
 
 Params = Mapping[str, Any]
 State = Mapping[str, Any]
+NAMES = ("h", "conv", "k", "v")
+"""Arrays of a layer's state: the first two of recurrent layers, the others of attention."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def init_state(
         tuple(
             {
                 short: zeros(f"layers.{segment.first + place}.{short}", (segment.repeats,))
-                for short in ("h", "conv", "k", "v")
+                for short in NAMES
                 if f"layers.{segment.first + place}.{short}" in rows
             }
             for place in range(len(segment.kinds))
@@ -146,7 +148,7 @@ def load_state(
         tuple(
             {
                 short: stack(segment, place, short)
-                for short in ("h", "conv", "k", "v")
+                for short in NAMES
                 if f"layers.{segment.first + place}.{short}" in canonical
             }
             for place in range(len(segment.kinds))
@@ -165,7 +167,7 @@ def dump_state(config: GriffinConfig, state: State) -> dict[str, Array]:
     canonical = {POSITION: to_numpy(state[POSITION])}
     host = jax.tree.map(np.asarray, state[SEGMENTS])
     for layer, arrays in each_layer(config, host).items():
-        canonical |= {f"layers.{layer}.{name}": np.array(arrays[name]) for name in ("h", "conv", "k", "v") if name in arrays}
+        canonical |= {f"layers.{layer}.{name}": np.array(arrays[name]) for name in NAMES if name in arrays}
     check_state(config, {name: tuple(value.shape) for name, value in canonical.items()})
     for name, value in canonical.items():
         if name.endswith((".k", ".v")):

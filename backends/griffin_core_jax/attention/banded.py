@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from griffin_core_jax.scan.loop import wide_dtype
+from griffin_core_jax.products import einsum
 
 BLOCK = 256
 """Queries of one block."""
@@ -36,16 +36,12 @@ def banded_attention(
             stop = min(start + BLOCK, time)
             low = 0 if window is None else max(0, past + start - window + 1)
             part = (keys[:, low : past + stop], values[:, low : past + stop], key_document[:, low : past + stop])
-            found.append(
-                _block(q[:, start:stop], *part, query_document[:, start:stop], past + start - low, window)
-            )
+            found.append(_block(q[:, start:stop], *part, query_document[:, start:stop], past + start - low, window))
         return jnp.concatenate(found, axis=1) if found else jnp.zeros_like(q)
     return _in_loop(q, keys, values, query_document, key_document, keys.shape[1] if window is None else window)
 
 
-def _in_loop(
-    q: Array, keys: Array, values: Array, query_document: Array, key_document: Array, window: int
-) -> Array:
+def _in_loop(q: Array, keys: Array, values: Array, query_document: Array, key_document: Array, window: int) -> Array:
     """One block after another, each with ``window - 1 + BLOCK`` keys."""
     time, before = q.shape[1], window - 1
     past, extra = keys.shape[1] - time, -time % BLOCK
@@ -74,20 +70,11 @@ def _in_loop(
 
 @jax.checkpoint
 def _attend(q: Array, keys: Array, values: Array, seen: Array) -> Array:
-    wide = wide_dtype(q)
-    scores = jnp.einsum(
-        "bqne,bke->bnqk", q, keys, precision=lax.Precision.HIGHEST, preferred_element_type=wide
-    ) * (q.shape[-1] ** -0.5)
+    scores = einsum("bqne,bke->bnqk", q, keys) * (q.shape[-1] ** -0.5)
     scores = jnp.where(seen[:, None], scores, _OUT)
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1)  # [b n q]
-    found = jnp.einsum(
-        "bnqk,bke->bqne",
-        weights.astype(q.dtype),
-        values.astype(q.dtype),
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=wide,
-    )
+    found = einsum("bnqk,bke->bqne", weights.astype(q.dtype), values)
     return (found / jnp.swapaxes(total, 1, 2)[..., None]).astype(q.dtype)
 
 

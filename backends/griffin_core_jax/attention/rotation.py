@@ -20,7 +20,8 @@ def rotate(x: Array, positions: Array) -> Array:
         The shape and dtype of x.
     """
     quarter, wide = x.shape[-1] // 4, wide_dtype(x)
-    cos, sin = (part.reshape(*positions.shape, *(1,) * (x.ndim - 3), quarter) for part in angles(positions, x.shape[-1]))
+    form = (*positions.shape, *(1,) * (x.ndim - 3), quarter)
+    cos, sin = (part.reshape(form) for part in angles(positions, x.shape[-1]))
     first, second = x[..., :quarter].astype(wide), x[..., quarter : 2 * quarter].astype(wide)
     turned = (first * cos - second * sin, second * cos + first * sin)
     return jnp.concatenate([*(part.astype(x.dtype) for part in turned), x[..., 2 * quarter :]], axis=-1)

@@ -14,7 +14,8 @@ def conv1d(
 ) -> tuple[Array, Array]:
     """y_t = bias + sum_j weight[j] x_{t-(w-1)+j} over the tokens of t's own document, summed in float32.
 
-    A token at position p of its document has p tokens before it there, so tap distance k is seen where p >= k.
+    A token at position p of its document has p tokens before it there, so tap distance k is seen where p >= k, or
+    where no document has started in this call yet: then the state is seen.
 
     Args:
         x: [b t d].
@@ -30,11 +31,12 @@ def conv1d(
     before = jnp.zeros((batch, taps - 1, width), x.dtype) if state is None else state.astype(x.dtype)
     line = jnp.concatenate([before, x], axis=1)
     total = jnp.broadcast_to(bias.astype(wide), x.shape)
+    going_on = None if positions is None else (positions != PAD) & (jnp.cumsum(positions == 0, axis=1) == 0)
     for back in range(taps):
         start = taps - 1 - back
         seen = lax.slice_in_dim(line, start, start + time, axis=1).astype(wide)
         if positions is not None:  # padding has -1 and sees nothing
-            seen = jnp.where((positions >= back)[..., None], seen, 0.0)
+            seen = jnp.where(((positions >= back) | going_on)[..., None], seen, 0.0)
         total = total + weight[:, 0, start].astype(wide) * seen
     if positions is None:
         return total.astype(x.dtype), line[:, time:]
@@ -50,5 +52,5 @@ def _last(line: Array, positions: Array, taps: int) -> Array:
         return tail
     final = jnp.take_along_axis(positions, jnp.maximum(count - 1, 0)[:, None], axis=1)  # [b 1]
     distance = taps - 2 - jnp.arange(taps - 1)  # of each slot to the last token
-    inside = (distance <= final) | (count == 0)[:, None]
+    inside = (distance <= final) | ~(positions == 0).any(axis=1, keepdims=True)
     return jnp.where(inside[..., None], tail, 0.0)

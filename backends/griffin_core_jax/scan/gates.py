@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from griffin_core.checks import PAD
 from griffin_core.config import RG_LRU_C
+from griffin_core_jax.products import einsum
 from griffin_core_jax.scan.loop import wide_dtype
 
 
@@ -91,10 +92,6 @@ def block_gates(x: Array, params: Mapping[str, Array]) -> tuple[Array, Array]:
 
 def block_diagonal(x: Array, params: Mapping[str, Array], gate: str) -> Array:
     """Each of h blocks of x times its own [k k] matrix (from the right), plus bias; sums in float32."""
-    weight, bias = params[f"{gate}_weight"].astype(x.dtype), params[f"{gate}_bias"]
-    wide = wide_dtype(x)
-    blocks = x.reshape(*x.shape[:2], *weight.shape[:2])
-    product = jnp.einsum(
-        "bthk,hkj->bthj", blocks, weight, precision=lax.Precision.HIGHEST, preferred_element_type=wide
-    )
-    return (product + bias.astype(wide)).astype(x.dtype).reshape(x.shape)
+    weight, bias = params[f"{gate}_weight"], params[f"{gate}_bias"]
+    product = einsum("bthk,hkj->bthj", x.reshape(*x.shape[:2], *weight.shape[:2]), weight)
+    return (product + bias.astype(product.dtype)).astype(x.dtype).reshape(x.shape)

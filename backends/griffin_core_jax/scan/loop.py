@@ -23,6 +23,8 @@ def linear_scan(x: Array, log_a: Array, h0: Array | None = None, reset: Array | 
     """
     wide = wide_dtype(x)
     first = jnp.zeros((x.shape[0], x.shape[2]), wide) if h0 is None else h0.astype(wide)
+    if not x.shape[1]:
+        return x, first
 
     def step(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, y = carry
@@ -61,6 +63,8 @@ def reverse_scan(
     """(g [b t d], dh0 [b d]) with g_t = dy_t + a_{t+1} g_{t+1}, nothing crossing a reset."""
     batch, time, width = dy.shape
     last = jnp.zeros((batch, width), wide) if dh is None else dh.astype(wide)
+    if not time:
+        return dy.astype(wide), last
 
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         after, g = carry
