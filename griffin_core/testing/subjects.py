@@ -82,8 +82,11 @@ class Subject:
 
     def call(self, native: dict[str, Native], starts: Array | None = None) -> dict[str, Native]:
         """The judged function on native arrays, its outputs by flat name; errors as in ``run``."""
-        arguments = self.op.arrange(native)
         self._ask_support(native)
+        return self._invoke(native, starts)
+
+    def _invoke(self, native: dict[str, Native], starts: Array | None = None) -> dict[str, Native]:
+        arguments = self.op.arrange(native)
         try:
             with np.errstate(all="ignore"):  # NaN and infinity are part of the questions
                 if starts is None:
@@ -155,7 +158,7 @@ class Subject:
         outputs = [slot for slot in self.op.outputs if isinstance(slot, str)]
 
         def f(*values: Native) -> tuple[Native, ...]:
-            got = self.call({**native, **dict(zip(names, values, strict=True))})
+            got = self._invoke({**native, **dict(zip(names, values, strict=True))})  # support is asked by now
             return tuple(got[name] for name in outputs)
 
         try:

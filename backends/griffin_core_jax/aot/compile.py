@@ -14,6 +14,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from griffin_core.errors import BackendError
+from griffin_core_jax.devices import targeting as for_platform
 from griffin_core_jax.tpu.chips import Chip, targeting
 from griffin_core_jax.tpu.chips import chip as chip_named
 
@@ -64,7 +65,7 @@ def compile_for(
     """Compile ``function(*arguments)`` for one device of a generation.
 
     Args:
-        function: what ``jax.jit`` takes; kernels in it are planned for ``chip``.
+        function: what ``jax.jit`` takes; kernels in it are chosen for TPUs and planned for ``chip``.
         arguments: sequence of pytrees of arrays or ``jax.ShapeDtypeStruct``; None leaves stay None. A struct that
             has a sharding keeps it, so that a program for many devices compiles too.
         chip: a row of ``tpu.chips.CHIPS``, or its name.
@@ -85,7 +86,7 @@ def compile_for(
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding or one)
 
     placed = jax.tree.map(place, tuple(arguments))
-    with targeting(row):
+    with for_platform("tpu"), targeting(row):
         return jax.jit(lambda *given: function(*given)).lower(*placed).compile(compiler_options=options)
 
 

@@ -19,6 +19,8 @@ PALLAS = "pallas"
 OP = "linear_scan"
 DTYPES = ("float32", "bfloat16")
 
+Plan = tuple[Tiling, Tiling]
+
 
 def linear_scan(
     x: jax.Array,
@@ -33,7 +35,7 @@ def linear_scan(
     A gradient reads x and log_a again and the float32 states before each time block; y is not kept for it.
 
     Args:
-        x, log_a: [b t d], float32 or bfloat16, t >= 1; log_a in [-inf, 0].
+        x, log_a: [b t d], float32 or bfloat16; log_a in [-inf, 0].
         h0: float32 [b d] or None (zeros).
         reset: bool [b t] or None: rows that see nothing before them.
         tiles: blocks of both directions; None chooses them for the chip.
@@ -41,8 +43,10 @@ def linear_scan(
     Returns:
         (y, h): [b t d] in x's dtype; float32 [b d].
     """
-    first = jnp.zeros(x.shape[::2], jnp.float32) if h0 is None else h0
-    y, h = _scan(tiles, x, log_a, first.astype(jnp.float32), reset)
+    first = jnp.zeros(x.shape[::2], jnp.float32) if h0 is None else h0.astype(jnp.float32)
+    if x.size == 0:
+        return x, first
+    y, h = _compiled(plan(x, log_a) if tiles is None else (tiles, tiles), x, log_a, first, reset)
     return y, h
 
 
@@ -60,7 +64,8 @@ def linear_scan_vjp(
     del y, h
     first = jnp.zeros(x.shape[::2], jnp.float32) if h0 is None else h0.astype(jnp.float32)
     last = jnp.zeros_like(first) if dh is None else dh.astype(jnp.float32)
-    found = _scan_backward(None, _scan_forward(None, x, log_a, first, reset)[1], (dy.astype(x.dtype), last))
+    blocks = plan(x, log_a)
+    found = _scan_backward(blocks, _scan_forward(blocks, x, log_a, first, reset)[1], (dy.astype(x.dtype), last))
     return found[0], found[1], None if h0 is None else found[2].astype(h0.dtype), None
 
 
@@ -78,31 +83,32 @@ def supports(call: KernelCall) -> str | None:
     return f"{bad[0]}; it takes {' and '.join(DTYPES)}" if bad else None
 
 
-def plan(direction: str, x: jax.Array, log_a: jax.Array) -> Tiling:
-    """The blocks of a call on the chip it is traced for."""
-    return tiling(OP, direction, x.shape, jnp.promote_types(x.dtype, log_a.dtype), chips.current())
+def plan(x: jax.Array, log_a: jax.Array) -> Plan:
+    """Blocks of the forward and the backward pass on the chip that is traced for."""
+    widest, chip = jnp.promote_types(x.dtype, log_a.dtype), chips.current()
+    return tiling(OP, "forward", x.shape, widest, chip), tiling(OP, "backward", x.shape, widest, chip)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(
-    tiles: Tiling | None, x: jax.Array, log_a: jax.Array, h0: jax.Array, reset: jax.Array | None
+    blocks: Plan, x: jax.Array, log_a: jax.Array, h0: jax.Array, reset: jax.Array | None
 ) -> tuple[jax.Array, ...]:
-    return linear_scan_forward(x, log_a, h0, reset, tiles or plan("forward", x, log_a))
+    return linear_scan_forward(x, log_a, h0, reset, blocks[0])
 
 
-def _scan_forward(tiles: Tiling | None, x: jax.Array, log_a: jax.Array, h0: jax.Array, reset: jax.Array | None) -> Any:
-    blocks = tiles or plan("backward", x, log_a)  # the states are those before the backward pass's blocks
-    y, h, starts = linear_scan_forward(x, log_a, h0, reset, blocks, with_starts=True)
+def _scan_forward(blocks: Plan, x: jax.Array, log_a: jax.Array, h0: jax.Array, reset: jax.Array | None) -> Any:
+    # The states kept are those before the backward pass's blocks, so its blocks are taken.
+    y, h, starts = linear_scan_forward(x, log_a, h0, reset, blocks[1], with_starts=True)
     return (y, h), (x, log_a, starts, reset)
 
 
-def _scan_backward(tiles: Tiling | None, kept: Any, cotangents: tuple[jax.Array, jax.Array]) -> Any:
+def _scan_backward(blocks: Plan, kept: Any, cotangents: tuple[jax.Array, jax.Array]) -> Any:
     x, log_a, starts, reset = kept
-    blocks = tiles or plan("backward", x, log_a)
-    dx, dlog_a, dh0 = linear_scan_backward(x, log_a, starts, reset, *cotangents, blocks)
+    dx, dlog_a, dh0 = linear_scan_backward(x, log_a, starts, reset, *cotangents, blocks[1])
     return dx, dlog_a, dh0, None
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
+_compiled = jax.jit(_scan, static_argnums=0)  # one trace for each shape, in calls outside jit too
 
 KERNEL = Kernel(OP, PALLAS, linear_scan, None, supports)

@@ -166,7 +166,7 @@ def fixed(
 
 
 def modelled_cycles(traffic: Traffic, tiles: Tiling, itemsize: int, chip: Chip) -> float:
-    """What a choice costs by the model: its steps, each about the slower of transfer and compute, and the first transfer.
+    """What a choice costs by the model: its steps, each about the slower of transfer and compute, and a first transfer.
 
     It ranks blocks; it is no estimate of time.
     """
