@@ -47,6 +47,7 @@ class Call:
         capture: whether blocks return their activations.
         step: one token a row, and every ring is the whole window: attention works on the ring alone.
         constrain: see ``Constrain``.
+        middle, attention: the two operations that mix tokens; a program whose time axis is split puts others there.
     """
 
     positions: Array
@@ -57,6 +58,8 @@ class Call:
     capture: bool = False
     step: bool = False
     constrain: Constrain = unconstrained
+    middle: Callable[..., Any] = recurrent_middle
+    attention: Callable[..., Any] = local_attention
 
 
 Seen = dict[str, Array]
@@ -77,9 +80,10 @@ def residual_block(
         (x, state, seen): [b t m], the new state (empty without one), captured activations (empty unless asked for).
     """
     block = recurrent_block if kind == RECURRENT else attention_block
-    mixed, new, seen = block(weights, rms_norm(x, weights["temporal_norm"]), call, state)
+    normed = call.constrain("temporal_in", rms_norm(x, weights["temporal_norm"]))
+    mixed, new, seen = block(weights, normed, call, state)
     x = call.constrain("residual", x + call.constrain("temporal_out", mixed))
-    mixed = mlp_block(weights, rms_norm(x, weights["channel_norm"]), call)
+    mixed = mlp_block(weights, call.constrain("mlp_in", rms_norm(x, weights["channel_norm"])), call)
     return call.constrain("residual", x + call.constrain("mlp_out", mixed)), new, seen
 
 
@@ -107,7 +111,7 @@ def attention_block(
         y, kept["k"], kept["v"] = attend_step(q, k, v, call.positions, state["k"], state["v"])
     else:
         cache = None if state is None or call.before is None else {**state, POSITION: call.before}
-        y, new = local_attention(q, k, v, call.positions, cache, call.window)
+        y, new = call.attention(q, k, v, call.positions, cache, call.window)
         kept = {} if new is None else {"k": new["k"], "v": new["v"]}
     y = y.reshape(*y.shape[:2], -1)
     return dense(weights, "o_proj", y), kept, {"attention": y} if call.capture else {}
@@ -126,7 +130,7 @@ def dense(weights: Weights, name: str, x: Array) -> Array:
 
 
 def _middle(z: Array, weights: Weights, h0: Array | None, conv: Array | None, call: Call) -> Any:
-    return *recurrent_middle(z, middle_params(weights), h0, conv, call.positions, None, call.kernel), {}
+    return *call.middle(z, middle_params(weights), h0, conv, call.positions, None, call.kernel), {}
 
 
 def _captured_middle(z: Array, weights: Weights, h0: Array | None, conv: Array | None, call: Call) -> Any:
