@@ -1,0 +1,208 @@
+"""gated_scan on a TPU: forward. One pass over x, gate_x and gate_a; nothing but y and the last state is written.
+
+Groups of 16 rows go in pairs, and the gates of a group are computed while the rows of the group before it are
+scanned: the first is bound by arithmetic, the second by the latency of a multiply and an add in every row. A pair that
+``marks`` names nothing in takes a path without masks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from griffin_core_jax.tpu import gate_math, marks
+from griffin_core_jax.tpu import gated_rows as rows
+from griffin_core_jax.tpu.gate_math import Form
+from griffin_core_jax.tpu.interpret import interpret
+from griffin_core_jax.tpu.linear_scan_forward import SEMANTICS, block_specs, cost, group_rows, row_marks
+from griffin_core_jax.tpu.tiling import Tiling
+
+SLOTS = 2
+"""Groups in flight: one is scanned while the other is filled."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fixed when a kernel is traced.
+
+    Attributes:
+        tiles: the blocks; an even number of groups each.
+        form: how gates are computed.
+        marked: whether the kernel has marks to read.
+        with_starts: whether the state before each time block is kept.
+    """
+
+    tiles: Tiling
+    form: Form
+    marked: bool
+    with_starts: bool = False
+
+    @property
+    def width(self) -> int:
+        """Channels of a block."""
+        return self.tiles.block_width
+
+    @property
+    def groups(self) -> int:
+        """Groups of 16 rows of a block."""
+        return self.tiles.groups
+
+
+def gated_scan_forward(
+    x: jax.Array,
+    gate_x: jax.Array,
+    gate_a: jax.Array,
+    rate: jax.Array,
+    h0: jax.Array,
+    marked: tuple[jax.Array, jax.Array] | None,
+    tiles: Tiling,
+    form: Form,
+    with_starts: bool = False,
+) -> tuple[jax.Array, ...]:
+    """h_t = a_t h_{t-1} + m_t sigmoid(gate_x_t) x_t (Griffin, section 2.4), float32 inside.
+
+    Args:
+        x, gate_x, gate_a: [b t d], float32 or bfloat16, t >= 1.
+        rate: float32 [d] from ``gate_math.decay_rate``.
+        h0: float32 [b d].
+        marked: (reset, skip) bool [b t], or None when there is neither and ``tiles`` cut time evenly.
+        tiles: the blocks, of an even number of groups.
+        form: how gates are computed.
+        with_starts: also return the state before each time block.
+
+    Returns:
+        (y, h): [b t d] in x's dtype, float32 [b d]. With starts also float32 [b * time blocks, 1, d].
+    """
+    batch, time, width = x.shape
+    plan = Plan(tiles, form, marked is not None, with_starts)
+    sequence, row, start = block_specs(tiles)
+    arguments, specs = [x, gate_x, gate_a, rate[None], h0[:, None]], [sequence] * 3 + [channel_spec(tiles), row]
+    if marked is not None:
+        arguments.insert(0, marks.pack(*marked, batch, time, tiles))
+        specs.insert(0, marks.spec(tiles))
+    struct = jax.ShapeDtypeStruct
+    shapes, outputs = [struct(x.shape, x.dtype), struct((batch, 1, width), jnp.float32)], [sequence, row]
+    if with_starts:
+        shapes.append(struct((batch * tiles.grid[2], 1, width), jnp.float32))
+        outputs.append(start)
+    found = pl.pallas_call(
+        functools.partial(_kernel, plan=plan),
+        out_shape=shapes,
+        grid=tiles.grid,
+        in_specs=specs,
+        out_specs=outputs,
+        scratch_shapes=[rows.carry_scratch(plan.width), *[rows.scratch(plan.width)] * (3 * SLOTS)],
+        compiler_params=pltpu.CompilerParams(dimension_semantics=SEMANTICS, vmem_limit_bytes=tiles.vmem_limit),
+        cost_estimate=cost(x.size, (x, gate_x, gate_a, x), exponentials=7, flops=35),
+        interpret=interpret(),
+        name="gated_scan_forward",
+    )(*arguments)
+    return found[0], found[1][:, 0], *found[2:]
+
+
+def channel_spec(tiles: Tiling) -> pl.BlockSpec:
+    """How the grid reads [1 d]."""
+    return pl.BlockSpec((1, tiles.block_width), lambda b, w, t: (0, w))
+
+
+def pairs(plan: Plan, marks_ref: Any, turn: Callable[[int, Any, bool, Any], Any], carry: Any, last: bool = False) -> Any:
+    """``carry = turn(slot, group, masked, carry)`` for every group in order; ``last``: from the last group backwards.
+
+    Slots alternate and are known at trace time. ``masked`` is true where the pair or a neighbouring group has marks.
+    """
+
+    def pair(index: Any, carry: Any, masked: bool) -> Any:
+        for slot in range(SLOTS):
+            place = SLOTS * index + slot
+            carry = turn(slot, plan.groups - 1 - place if last else place, masked, carry)
+        return carry
+
+    def body(index: Any, carry: Any) -> Any:
+        if marks_ref is None:
+            return pair(index, carry, False)
+        near = [jnp.clip(SLOTS * index + i, 0, plan.groups - 1) for i in range(-1, SLOTS + 1)]
+        words = [marks_ref[0, 0, plan.groups - 1 - i if last else i] for i in near]
+        clean = functools.reduce(jnp.bitwise_or, words) == 0
+        paths = [functools.partial(pair, index, masked=masked) for masked in (False, True)]
+        return jax.lax.cond(clean, *paths, carry)
+
+    return jax.lax.fori_loop(0, plan.groups // SLOTS, body, carry)
+
+
+def next_row(a: rows.Row, b: rows.Row, h: rows.Row, reset: Any) -> rows.Row:
+    """a h + b, and b alone at a reset (None: nowhere), whatever h holds."""
+    steps = [(a_piece * h_piece, b_piece) for a_piece, b_piece, h_piece in zip(a, b, h, strict=True)]
+    if reset is None:
+        return tuple(kept + new for kept, new in steps)
+    return tuple(jnp.where(reset, new, kept + new) for kept, new in steps)
+
+
+def group_marks(marks_ref: Any, group: Any, masked: bool) -> tuple[Any, Any]:
+    """(reset, skip) of a group as masks [16 1]; (None, None) on the path without."""
+    return marks.masks(marks_ref[0, 0, group]) if masked else (None, None)
+
+
+def _kernel(*refs: Any, plan: Plan) -> None:
+    marks_ref, refs = (refs[0], refs[1:]) if plan.marked else (None, refs)
+    x_ref, gate_x_ref, gate_a_ref, rate_ref, h0_ref, y_ref, last_ref, *rest = refs
+    carry, *buffers = rest[1:] if plan.with_starts else rest
+    slots = [buffers[3 * slot : 3 * slot + 3] for slot in range(SLOTS)]
+
+    @pl.when(pl.program_id(2) == 0)
+    def _() -> None:
+        rows.spread(carry, h0_ref, plan.width)
+
+    if plan.with_starts:
+        rows.gather(rest[0], carry, plan.width)
+    inputs = (x_ref, gate_x_ref, gate_a_ref, rate_ref)
+
+    def turn(slot: int, group: Any, masked: bool, h: rows.Row) -> rows.Row:
+        after = jnp.minimum(group + 1, plan.groups - 1)
+        fill = functools.partial(_fill, plan, inputs, slots[1 - slot], after, group_marks(marks_ref, after, masked))
+        step = functools.partial(_step, plan, slots[slot], marks_ref[0, 0, group] if masked else None)
+        h = rows.interleave(plan.width, [fill], step, h)
+        skip = group_marks(marks_ref, group, masked)[1]
+        rows.every_tile(plan.width, functools.partial(_emit, plan, slots[slot][2], y_ref, group, skip))
+        return h
+
+    first = functools.partial(_fill, plan, inputs, slots[0], 0, group_marks(marks_ref, 0, plan.marked))
+    rows.every_tile(plan.width, first)
+    h = pairs(plan, marks_ref, turn, rows.read_carry(carry, plan.width))
+    rows.write_carry(carry, plan.width, h)
+
+    @pl.when(pl.program_id(2) == plan.tiles.grid[2] - 1)
+    def _() -> None:
+        rows.gather(last_ref, carry, plan.width)
+
+
+def _fill(plan: Plan, inputs: Any, buffers: Any, group: Any, masks: Any, tile: Any) -> None:
+    """Decay and scan input of one tile of a group."""
+    where, (reset, skip) = (0, group_rows(group), rows.lanes(tile)), masks
+    x, gate_x, gate_a = (ref[where].astype(jnp.float32) for ref in inputs[:3])
+    found = gate_math.decay(plan.form, gate_a, inputs[3][:, rows.lanes(tile)], reset, skip)
+    new = gate_math.entering(plan.form, gate_x, found.q) * x
+    index = rows.group_tile(tile, plan.width)
+    buffers[0][index] = found.a
+    buffers[1][index] = new if skip is None else jnp.where(skip, 0.0, new)
+
+
+def _step(plan: Plan, buffers: Any, bits: Any, k: Any, h: rows.Row) -> rows.Row:
+    """One row of the recurrence."""
+    a, new = (rows.read_row(ref, k, plan.width) for ref in buffers[:2])
+    h = next_row(a, new, h, None if bits is None else row_marks(bits, k)[0])
+    rows.write_row(buffers[2], k, plan.width, h)
+    return h
+
+
+def _emit(plan: Plan, states: Any, y_ref: Any, group: Any, skip: Any, tile: Any) -> None:
+    """Write one tile of a group's states; 0 where skipped."""
+    y = states[rows.group_tile(tile, plan.width)]
+    y = y if skip is None else jnp.where(skip, 0.0, y)
+    y_ref[0, group_rows(group), rows.lanes(tile)] = y.astype(y_ref.dtype)

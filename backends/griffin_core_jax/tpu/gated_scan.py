@@ -1,0 +1,149 @@
+"""gated_scan on a TPU: the differentiable operation and its kernel records."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from griffin_core.checks import PAD
+from griffin_core.protocol import Kernel, KernelCall
+from griffin_core_jax.tpu import chips, gate_math
+from griffin_core_jax.tpu import linear_scan as plain
+from griffin_core_jax.tpu.gate_math import Form
+from griffin_core_jax.tpu.gated_backward import gated_scan_backward
+from griffin_core_jax.tpu.gated_forward import SLOTS, gated_scan_forward
+from griffin_core_jax.tpu.tiling import GROUP, Tiling, fixed, tiling
+
+OP = "gated_scan"
+APPROX = "pallas-approx"
+GATE_ERROR = 2.0**-20
+"""What the approximate form may err in a sigmoid, absolutely, and in 1 - a^2, of its value."""
+
+
+def gated_scan(
+    x: jax.Array,
+    gate_x: jax.Array,
+    gate_a: jax.Array,
+    recurrent_param: jax.Array,
+    h0: jax.Array | None = None,
+    positions: jax.Array | None = None,
+    *,
+    form: Form | None = None,
+    tiles: Tiling | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """h_t = a h_{t-1} + sqrt(1 - a^2) sigmoid(gate_x) x_t, log a = -8 softplus(p) sigmoid(gate_a) (Griffin, 2.4).
+
+    Differentiable in all floating inputs. A gradient reads the inputs again and the float32 states before each time
+    block; neither y nor anything else [b t d] is kept for it.
+
+    Args:
+        x, gate_x, gate_a: [b t d], float32 or bfloat16, t >= 1.
+        recurrent_param: [d] p.
+        h0: float32 [b d] or None (zeros).
+        positions: int [b t]: 0 starts a document, -1 is padding (the state stays, y is 0). None: token 0 starts a
+            document when h0 is None, else none starts.
+        form: how gates are computed; None is the full-precision form of the chip.
+        tiles: blocks of both directions, of an even number of groups; None chooses them for the chip.
+
+    Returns:
+        (y, h): [b t d] in x's dtype; float32 [b d].
+
+    Raises:
+        ConfigError: unknown form.
+    """
+    chosen = form or gate_math.form_for(chips.current())
+    gate_math.check_form(chosen)
+    first = jnp.zeros(x.shape[::2], jnp.float32) if h0 is None else h0.astype(jnp.float32)
+    y, h = _scan(chosen, tiles, h0 is None, x, gate_x, gate_a, recurrent_param, first, positions)
+    return y, h
+
+
+def approximate(
+    x: jax.Array,
+    gate_x: jax.Array,
+    gate_a: jax.Array,
+    recurrent_param: jax.Array,
+    h0: jax.Array | None = None,
+    positions: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """``gated_scan`` with approximate gates (``GATE_ERROR``): for those who ask for it by name."""
+    return gated_scan(x, gate_x, gate_a, recurrent_param, h0, positions, form="approx")
+
+
+def supports(call: KernelCall) -> str | None:
+    """None where the kernel runs the call, else why not."""
+    refused = plain.supports(call)
+    names = ("gate_x", "gate_a")
+    bad = [f"{n} is {call.dtypes[n]}" for n in names if call.dtypes.get(n) not in (None, *plain.DTYPES)]
+    return f"{bad[0]}; it takes {' and '.join(plain.DTYPES)}" if bad and refused is None else refused
+
+
+def plan(direction: str, x: jax.Array, *gates: jax.Array) -> Tiling:
+    """The blocks of a call on the chip it is traced for; groups go in pairs."""
+    dtype = functools.reduce(jnp.promote_types, (gate.dtype for gate in gates), x.dtype)
+    chip = chips.current()
+    found = tiling(OP, direction, x.shape, dtype, chip)
+    if found.groups % SLOTS == 0:
+        return found
+    return fixed(OP, direction, x.shape, dtype, chip, found.block_time + GROUP, found.block_width)
+
+
+def find_marks(
+    positions: jax.Array | None, fresh: bool, shape: tuple[int, ...], tiles: Tiling
+) -> tuple[jax.Array, jax.Array] | None:
+    """(reset, skip) bool [b t], or None when there is neither and the blocks end where time does."""
+    if positions is not None:
+        return positions == 0, positions == PAD
+    if not fresh and shape[1] % tiles.block_time == 0:
+        return None
+    start = jnp.broadcast_to(fresh & (jnp.arange(shape[1]) == 0), shape[:2])
+    return start, jnp.zeros(shape[:2], bool)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _scan(
+    form: Form,
+    tiles: Tiling | None,
+    fresh: bool,
+    x: jax.Array,
+    gate_x: jax.Array,
+    gate_a: jax.Array,
+    recurrent_param: jax.Array,
+    h0: jax.Array,
+    positions: jax.Array | None,
+) -> tuple[jax.Array, ...]:
+    blocks = tiles or plan("forward", x, gate_x, gate_a)
+    marked = find_marks(positions, fresh, x.shape, blocks)
+    rate = gate_math.decay_rate(recurrent_param)
+    return gated_scan_forward(x, gate_x, gate_a, rate, h0, marked, blocks, form)
+
+
+def _scan_forward(form: Form, tiles: Tiling | None, fresh: bool, *inputs: Any) -> Any:
+    x, gate_x, gate_a, recurrent_param, h0, positions = inputs
+    blocks = tiles or plan("backward", x, gate_x, gate_a)  # the states are those before the backward pass's blocks
+    marked = find_marks(positions, fresh, x.shape, blocks)
+    rate = gate_math.decay_rate(recurrent_param)
+    y, h, starts = gated_scan_forward(x, gate_x, gate_a, rate, h0, marked, blocks, form, with_starts=True)
+    return (y, h), (*inputs[:4], starts, positions)
+
+
+def _scan_backward(
+    form: Form, tiles: Tiling | None, fresh: bool, kept: Any, cotangents: tuple[jax.Array, jax.Array]
+) -> Any:
+    x, gate_x, gate_a, recurrent_param, starts, positions = kept
+    blocks = tiles or plan("backward", x, gate_x, gate_a)
+    marked = find_marks(positions, fresh, x.shape, blocks)
+    rate = gate_math.decay_rate(recurrent_param)
+    arguments = (x, gate_x, gate_a, rate, starts, marked, *cotangents)
+    dx, dgate_x, dgate_a, total, dh0 = gated_scan_backward(*arguments, blocks, form)
+    dparam = gate_math.LN2 * gate_math.softplus_slope(recurrent_param) * total
+    return dx, dgate_x, dgate_a, dparam.astype(recurrent_param.dtype), dh0, None
+
+
+_scan.defvjp(_scan_forward, _scan_backward)
+
+KERNELS = (Kernel(OP, plain.PALLAS, gated_scan, None, supports), Kernel(OP, APPROX, approximate, None, supports))
+"""Best first. ``auto`` takes the first that supports a call, and what supports one of them supports both."""
