@@ -18,7 +18,7 @@ from griffin_core.checks import PAD, check_positions, check_tokens
 from griffin_core.config import GriffinConfig
 from griffin_core.layouts.states import POSITION
 from griffin_core_jax.arrays import is_concrete
-from griffin_core_jax.attention.ring import check_room
+from griffin_core_jax.attention.ring import check_room, held_after
 from griffin_core_jax.layout import SEGMENTS
 
 LONGEST_STEP = 1024
@@ -54,8 +54,7 @@ def admit(
         InputError: ids or positions are not legal, or a global layer's cache is too short.
     """
     time = tokens.shape[1] if tokens.ndim == 2 else 0
-    traced = (tokens, *(() if positions is None else (positions,)), *(() if state is None else (state[POSITION],)))
-    if not is_concrete(*traced):
+    if not is_concrete(tokens, positions, None if state is None else state[POSITION]):
         return tokens, positions, padding, time
     ids, at = np.asarray(tokens), None if positions is None else np.asarray(positions)
     before = None if state is None else np.asarray(state[POSITION])
@@ -65,7 +64,7 @@ def admit(
         pad = at == PAD
         padding = "any" if (pad[:, :-1] & ~pad[:, 1:]).any() else "right"
     if state is not None and config.has_global_attention:
-        check_room(cache_size(state), None, _after(at, before, time))
+        check_room(cache_size(state), None, held_after(at, before, time))
     length = standard_length(time)
     if not standardise or length == time:
         return tokens, positions, padding, time
@@ -75,14 +74,6 @@ def admit(
         padding = "right"
     extra = ((0, 0), (0, length - time))
     return jnp.pad(tokens, extra), jnp.asarray(np.pad(at, extra, constant_values=PAD)), padding, time
-
-
-def _after(positions: Any, before: Any, time: int) -> Any:
-    """int [b]: tokens that each row's state holds after the call."""
-    if positions is None:
-        return before + time
-    pairs = zip(positions, before, strict=True)
-    return np.array([row[row != PAD][-1] + 1 if (row != PAD).any() else old for row, old in pairs])
 
 
 def cache_size(state: Mapping[str, Any]) -> int:

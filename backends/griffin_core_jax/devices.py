@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 
 from griffin_core.errors import BackendError
 
-_target: contextvars.ContextVar[str | None] = contextvars.ContextVar("griffin_jax_target", default=None)
+_target = jax.make_user_context(None)  # part of jit's cache key
 _PLATFORMS = {"gpu": "cuda", "cuda": "cuda", "rocm": "rocm", "tpu": "tpu", "cpu": "cpu"}
 
 
@@ -35,17 +33,13 @@ def find_device(name: str) -> jax.Device:
         raise BackendError(f"JAX has no device {name!r}; there are {', '.join(devices())}") from error
 
 
-@contextlib.contextmanager
-def targeting(platform: str) -> Iterator[None]:
+def targeting(platform: str) -> AbstractContextManager[None]:
     """Choose kernels for ``platform`` ("tpu", "cuda", "cpu") inside the block, whatever this machine has.
 
     For ahead-of-time compilation; a program that is traced here runs there.
     """
-    token = _target.set(platform)
-    try:
-        yield
-    finally:
-        _target.reset(token)
+    context: AbstractContextManager[None] = _target(platform)
+    return context
 
 
 def platform(*arrays: Any) -> str:
@@ -53,7 +47,7 @@ def platform(*arrays: Any) -> str:
 
     The target of ``targeting``; else the platform of the first array that has one; else JAX's default.
     """
-    chosen = _target.get()
+    chosen: str | None = _target.value
     if chosen is not None:
         return chosen
     for x in arrays:

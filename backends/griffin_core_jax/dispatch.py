@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from griffin_core import registry
 from griffin_core.errors import InputError
 from griffin_core.protocol import Kernel, KernelCall
 from griffin_core_jax.arrays import dtype_name, is_concrete
-from griffin_core_jax.devices import platform
+from griffin_core_jax.devices import platform, targeting
 
 BACKEND = "jax"
 
@@ -50,16 +51,51 @@ def choose_packed(op: str, kernel: str | None, arrays: Mapping[str, Any]) -> Ker
     return None
 
 
+def operation(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation as one compiled program for each shape and kernel.
+
+    What decides about the program besides shapes (the kernel's name, the kernels there are, where it runs) is settled
+    outside the trace and part of its key.
+    """
+    signature = inspect.signature(plain)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def compiled(wanted: Wanted, cuts: tuple[int, ...] | None, arguments: dict[str, Any]) -> Any:
+        with targeting(wanted.platform):
+            return plain(**arguments, starts=cuts, kernel=wanted.kernel)
+
+    @functools.wraps(plain)
+    def call(*args: Any, **options: Any) -> Any:
+        bound = signature.bind(*args, **options)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        starts, kernel = arguments.pop("starts"), arguments.pop("kernel")
+        cuts = None if starts is None else tuple(read_starts(starts))
+        return compiled(wanted_now(kernel, arguments["x"]), cuts, arguments)
+
+    return call
+
+
+class Wanted(NamedTuple):
+    """What decides about a program besides shapes: its key in JAX's cache."""
+
+    kernel: str
+    kernels: tuple[Kernel, ...]
+    platform: str
+
+
+def wanted_now(kernel: str | None, *arrays: Any) -> Wanted:
+    """The kernel asked for by argument or environment, those there are, and where the arrays are."""
+    return Wanted(registry.requested_kernel(kernel), registry.kernels(BACKEND), platform(*arrays))
+
+
 def run_kernel(kernel: Kernel, *inputs: Any) -> Any:
-    """The kernel's outputs, compiled, and differentiable by its own VJP where it has one, else by JAX."""
-    return _compiled(kernel)(*inputs)
+    """The kernel's outputs, differentiable by its own VJP where it has one, else by JAX."""
+    return kernel.forward(*inputs) if kernel.vjp is None else _differentiable(kernel)(*inputs)
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(kernel: Kernel) -> Callable[..., Any]:
-    if kernel.vjp is None:
-        return jax.jit(kernel.forward)
-
+def _differentiable(kernel: Kernel) -> Callable[..., Any]:
     @jax.custom_vjp
     def run(*inputs: Any) -> Any:
         return tuple(kernel.forward(*inputs))
@@ -74,7 +110,7 @@ def _compiled(kernel: Kernel) -> Callable[..., Any]:
 
     pull = kernel.vjp
     run.defvjp(forward, backward)
-    return jax.jit(run)
+    return run
 
 
 def by_sequence(

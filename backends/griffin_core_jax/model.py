@@ -10,18 +10,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from griffin_core import registry
 from griffin_core.checks import PAD
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError
 from griffin_core.layouts.states import POSITION
-from griffin_core.protocol import Kernel
 from griffin_core_jax import admission
 from griffin_core_jax.arrays import as_dtype
 from griffin_core_jax.attention.ring import ends
 from griffin_core_jax.blocks import Call, Constrain, residual_block, unconstrained
-from griffin_core_jax.devices import platform
-from griffin_core_jax.dispatch import BACKEND
+from griffin_core_jax.devices import targeting
+from griffin_core_jax.dispatch import Wanted, wanted_now
 from griffin_core_jax.layout import SEGMENTS, segments
 from griffin_core_jax.norms import rms_norm
 from griffin_core_jax.padding import compaction, gather_time, scatter_time
@@ -70,7 +68,7 @@ def hidden(
         raise InputError(f"padding={padding!r}; expected 'any', or 'right' to promise right-padded rows")
     dtype = as_dtype(compute_dtype, params["embedding"].dtype)
     tokens, positions, padding, time = admission.admit(config, tokens, positions, state, padding, capture is None)
-    wanted = (registry.requested_kernel(kernel), registry.kernels(BACKEND), platform(tokens, params["embedding"]))
+    wanted = wanted_now(kernel, tokens, params["embedding"])
     choice = (padding, str(jnp.dtype(dtype).name), capture is not None)
     x, new, seen = _hidden(config, wanted, choice, params, tokens, positions, state)
     if capture is not None:
@@ -190,7 +188,7 @@ def cap_logits(config: GriffinConfig, scores: Array) -> Array:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _hidden(
     config: GriffinConfig,
-    wanted: tuple[str, tuple[Kernel, ...], str],
+    wanted: Wanted,
     choice: tuple[str, str, bool],
     params: Params,
     tokens: Array,
@@ -206,9 +204,10 @@ def _hidden(
     order = compaction(positions) if padding == "any" else None
     if order is not None:
         tokens, positions = gather_time(tokens, order), gather_time(positions, order)
-    x, state, seen = run_hidden(
-        config, params, tokens, positions, state, dtype=as_dtype(dtype), kernel=wanted[0], capture=capture
-    )
+    with targeting(wanted.platform):
+        x, state, seen = run_hidden(
+            config, params, tokens, positions, state, dtype=as_dtype(dtype), kernel=wanted.kernel, capture=capture
+        )
     if order is not None:
         x, seen = scatter_time(x, order), {name: scatter_time(value, order) for name, value in seen.items()}
     return x, state, seen

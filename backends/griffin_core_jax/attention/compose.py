@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from griffin_core.checks import PAD
+from griffin_core_jax.arrays import is_concrete
 from griffin_core_jax.attention.banded import banded_attention
-from griffin_core_jax.attention.ring import check_room, ends, recall, store
+from griffin_core_jax.attention.ring import check_room, ends, held_after, recall, store
 from griffin_core_jax.attention.rotation import rotate
 from griffin_core_jax.dispatch import expect_shape
 
@@ -39,6 +42,20 @@ def local_attention(
         InputError: shapes do not fit, or the cache is shorter than the window or than a document that is
             attended globally.
     """
+    if cache is not None and is_concrete(cache["position"], positions):
+        check_room(cache["k"].shape[1], window, held_after(positions, cache["position"], q.shape[1]))
+    return _attention(q, k, v, positions, cache, window)
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    positions: Array | None,
+    cache: Mapping[str, Array] | None,
+    window: int | None,
+) -> tuple[Array, dict[str, Array] | None]:
     batch, time = q.shape[:2]
     for name, value in (("k", k), ("v", v)):
         expect_shape("local_attention", name, value, (batch, time, q.shape[3]))

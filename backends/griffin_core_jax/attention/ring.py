@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -50,6 +52,15 @@ def store(cache: Array, new: Array, real: Array, after: Array) -> Array:
     fresh = jnp.take_along_axis(new, jnp.maximum(index, 0)[..., None], axis=1).astype(cache.dtype)
     kept = jnp.where((index >= 0)[..., None], fresh, cache)
     return jnp.where((after[:, None] - 1 - back >= 0)[..., None], kept, 0)
+
+
+def held_after(positions: Any, before: Any, time: int) -> Any:
+    """int [b]: tokens that each row's state will hold after a call, from values on the host."""
+    start = np.asarray(before)
+    if positions is None:
+        return start + time
+    pairs = zip(np.asarray(positions), start, strict=True)
+    return np.array([row[row != PAD][-1] + 1 if (row != PAD).any() else old for row, old in pairs])
 
 
 def check_room(size: int, window: int | None, after: Array) -> None:

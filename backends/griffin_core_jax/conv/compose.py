@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from jax import Array
 
-from griffin_core_jax.dispatch import by_sequence, choose, choose_packed, expect_shape, run_kernel
+from griffin_core_jax.dispatch import by_sequence, choose, choose_packed, expect_shape, operation, run_kernel
 
 
+@operation
 def conv1d(
     x: Array,
     weight: Array,

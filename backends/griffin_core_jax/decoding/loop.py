@@ -11,12 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from griffin_core import registry
 from griffin_core.checks import PAD, check_tokens
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError
 from griffin_core.layouts.states import POSITION
-from griffin_core.protocol import Kernel
 from griffin_core.sampling import SamplingRows
 from griffin_core_jax import sampling as sampler
 from griffin_core_jax.admission import cache_size
@@ -24,8 +22,8 @@ from griffin_core_jax.arrays import as_dtype
 from griffin_core_jax.attention.ring import check_room
 from griffin_core_jax.blocks import Call, residual_block
 from griffin_core_jax.decoding.views import layer_weights
-from griffin_core_jax.devices import platform
-from griffin_core_jax.dispatch import BACKEND
+from griffin_core_jax.devices import targeting
+from griffin_core_jax.dispatch import Wanted, wanted_now
 from griffin_core_jax.layout import SEGMENTS, segments
 from griffin_core_jax.model import cap_logits, embed, run_layers
 from griffin_core_jax.norms import rms_norm
@@ -72,10 +70,10 @@ def decode(
     if config.has_global_attention:
         check_room(cache_size(state), None, np.where(live, before + n, before))
     filters = sampler.Filters.of(sampling.settings)
-    wanted = (registry.requested_kernel(kernel), registry.kernels(BACKEND), platform(params["embedding"]))
+    wanted = wanted_now(kernel, params["embedding"])
     dtype = str(jnp.dtype(as_dtype(compute_dtype, params["embedding"].dtype)).name)
     room = LEAST if n <= LEAST else 1 << (n - 1).bit_length()
-    layers = layer_weights(config, params) if wanted[2] == "cpu" else params[SEGMENTS]
+    layers = layer_weights(config, params) if wanted.platform == "cpu" else params[SEGMENTS]
     top = {name: value for name, value in params.items() if name != SEGMENTS}
     tokens, logprobs, after = _decode(
         config, wanted, (dtype, filters, room), top, layers, dict(state), ids.astype(np.int32), np.int32(n),
@@ -87,7 +85,7 @@ def decode(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _decode(
     config: GriffinConfig,
-    wanted: tuple[str, tuple[Kernel, ...], str],
+    wanted: Wanted,
     choice: tuple[str, sampler.Filters, int],
     top: Mapping[str, Array],
     layers: Any,
@@ -98,7 +96,7 @@ def _decode(
     live: Array,
 ) -> tuple[Array, Array, dict[str, Any]]:
     dtype, filters, room = choice
-    apart = wanted[2] == "cpu"
+    apart = wanted.platform == "cpu"
     through = _apart if apart else run_layers
     top, layers = _in_dtype(top, dtype), _in_dtype(layers, dtype)
     batch = token.shape[0]
@@ -106,7 +104,7 @@ def _decode(
     def step(carry: Any) -> Any:
         i, token, numbers, position, stacks, tokens, logprobs = carry
         where = jnp.where(live, position, PAD)[:, None]
-        call = Call(positions=where, before=position, head_dim=config.head_dim, kernel=wanted[0], step=True)
+        call = Call(positions=where, before=position, head_dim=config.head_dim, kernel=wanted.kernel, step=True)
         x = embed(config, top["embedding"], token[:, None], jnp.dtype(dtype))
         x, stacks = through(config, layers, x, call, stacks)[:2]
         scores = _scores(config, top, x)
@@ -120,7 +118,8 @@ def _decode(
     empty = (jnp.full((batch, room), -1, jnp.int32), jnp.zeros((batch, room), jnp.float32))
     stacks = _split(config, state[SEGMENTS]) if apart else state[SEGMENTS]
     start = (jnp.int32(0), token, numbers, state[POSITION], stacks, *empty)
-    _, _, _, position, stacks, tokens, logprobs = lax.while_loop(lambda carry: carry[0] < n, step, start)
+    with targeting(wanted.platform):
+        _, _, _, position, stacks, tokens, logprobs = lax.while_loop(lambda carry: carry[0] < n, step, start)
     return tokens, logprobs, {POSITION: position, SEGMENTS: _join(config, stacks) if apart else stacks}
 
 

@@ -9,13 +9,14 @@ from jax import Array
 
 from griffin_core import registry
 from griffin_core_jax.conv.compose import conv1d
-from griffin_core_jax.dispatch import BACKEND, by_sequence, choose, choose_packed, expect_shape, run_kernel
+from griffin_core_jax.dispatch import BACKEND, by_sequence, choose, choose_packed, expect_shape, operation, run_kernel
 from griffin_core_jax.scan.entering import scan_input
 from griffin_core_jax.scan.gates import block_gates, find_marks
 
 Params = Mapping[str, Array]
 
 
+@operation
 def linear_scan(
     x: Array,
     log_a: Array,
@@ -52,6 +53,7 @@ def linear_scan(
     )
 
 
+@operation
 def gated_scan(
     x: Array,
     gate_x: Array,
@@ -105,6 +107,7 @@ def gated_scan(
     return y.astype(x.dtype), h
 
 
+@operation
 def rg_lru(
     x: Array,
     params: Params,
@@ -138,6 +141,7 @@ def rg_lru(
     return by_sequence(lambda x, at, h0: rg_lru(x, params, h0, at, None, kernel), starts, (x, positions), (h0,))
 
 
+@operation
 def recurrent_middle(
     x: Array,
     params: Params,

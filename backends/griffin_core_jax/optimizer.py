@@ -1,0 +1,58 @@
+"""The optimiser as an optax transformation: AdamW or its schedule-free form, decay by the parameter table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+from jax import Array
+from optax import contrib
+
+from griffin_core.config import GriffinConfig
+from griffin_core.schedules import SCHEDULE_FREE, TrainerOptions
+from griffin_core_jax.layout import tree
+
+
+def decay_mask(config: GriffinConfig) -> dict[str, Any]:
+    """A tree of booleans in the form of the parameters: which of them the table lets decay."""
+    return tree(config, lambda specs, row: specs[0].decay)
+
+
+def transformation(
+    config: GriffinConfig, options: TrainerOptions, rate: Array | float = 0.0
+) -> optax.GradientTransformation:
+    """Clipping by the global norm, then the optimiser that ``options`` name.
+
+    The state's form does not depend on ``rate``, so the transformation is made anew where a step is traced, with the
+    rate as an argument of the program.
+
+    Args:
+        config: its parameter table says which parameters decay.
+        options: optimiser, betas, epsilon, weight decay and the clipping norm.
+        rate: learning rate of the step.
+    """
+    decay = optax.add_decayed_weights(options.weight_decay, mask=decay_mask(config))
+    descent = optax.scale_by_learning_rate(rate)
+    if options.optimizer == SCHEDULE_FREE:
+        squares = optax.scale_by_rms(options.beta2, options.epsilon, eps_in_sqrt=False, bias_correction=True)
+        inner = contrib.schedule_free(optax.chain(squares, decay, descent), rate, options.beta1)
+    else:
+        moments = optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
+        inner = optax.chain(moments, decay, descent)
+    clip = optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity()
+    return optax.chain(clip, inner)
+
+
+def init_optimizer(config: GriffinConfig, options: TrainerOptions, params: Any) -> Any:
+    """The optimiser's state before the first step; shares no array with ``params``."""
+    return transformation(config, options).init(params)
+
+
+def evaluation_params(options: TrainerOptions, params: Any, opt_state: Any) -> Any:
+    """The parameters to evaluate and to keep: those trained, or their average where the optimiser is schedule-free."""
+    if options.optimizer != SCHEDULE_FREE:
+        return params
+    average = contrib.schedule_free_eval_params(opt_state[1], params)
+    started = opt_state[1].step_count > 1  # before the first step the formula is the identity but for rounding
+    return jax.tree.map(lambda mean, given: jax.numpy.where(started, mean, given), average, params)
