@@ -6,7 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from griffin_core.errors import ConfigError
+from griffin_core.errors import ConfigError, nearest
+
+ADAMW = "adamw"
+SCHEDULE_FREE = "schedule-free"
+OPTIMIZERS = (ADAMW, SCHEDULE_FREE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,7 @@ class TrainerOptions:
         clip_norm: the global gradient norm is scaled down to it; 0 is off.
         compute_dtype: dtype of products; parameters and moments stay float32.
         checkpoint_activations: recompute each residual block in the backward pass.
+        optimizer: "adamw", or "schedule-free": AdamW without a falling rate, evaluated at an average of its points.
     """
 
     steps: int
@@ -36,6 +41,7 @@ class TrainerOptions:
     clip_norm: float = 1.0
     compute_dtype: str = "float32"
     checkpoint_activations: bool = False
+    optimizer: str = ADAMW
 
     def __post_init__(self) -> None:
         for name, lowest in (("steps", 1), ("warmup", 0)):
@@ -52,6 +58,10 @@ class TrainerOptions:
             _require(name, value, _finite(value) and 0.0 <= value <= 1.0, "a number in [0, 1]")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"compute_dtype={self.compute_dtype!r}; expected float32 or bfloat16")
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"optimizer={self.optimizer!r}; {nearest(str(self.optimizer), OPTIMIZERS)}")
+        if self.optimizer == SCHEDULE_FREE and self.beta1 == 0.0:
+            raise ConfigError("beta1=0.0; the schedule-free optimizer averages with it and needs more than 0")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict with every field."""
@@ -59,10 +69,15 @@ class TrainerOptions:
 
 
 def learning_rate(step: int, options: TrainerOptions) -> float:
-    """The rate of step ``step`` (0 is the first): linear warm-up, then a cosine to ``final_fraction``."""
+    """The rate of step ``step`` (0 is the first): linear warm-up, then a cosine to ``final_fraction``.
+
+    The schedule-free optimiser stays at the peak.
+    """
     peak = options.learning_rate
     if step < options.warmup:
         return peak * (step + 1) / options.warmup
+    if options.optimizer == SCHEDULE_FREE:
+        return peak
     span = max(1, options.steps - options.warmup)
     progress = min(1.0, (step - options.warmup) / span)
     floor = options.final_fraction

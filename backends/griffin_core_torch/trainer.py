@@ -15,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from griffin_core.checkpoints.trainer_state import TrainerState, load_trainer_state, save_trainer_state
 from griffin_core.checks import PAD
 from griffin_core.config import GriffinConfig
-from griffin_core.errors import InputError
+from griffin_core.errors import ConfigError, InputError
 from griffin_core.layouts.params import EMBEDDING, LM_HEAD
-from griffin_core.schedules import TrainerOptions, learning_rate
+from griffin_core.schedules import ADAMW, TrainerOptions, learning_rate
 from griffin_core.shapes import Array
 from griffin_core_torch.arrays import DTYPES, from_numpy
 from griffin_core_torch.blocks import Call, LayerState
@@ -42,6 +42,9 @@ class Trainer:
 
     Attributes:
         step_number: steps taken so far.
+
+    Raises:
+        ConfigError: ``options`` name an optimiser that this backend does not have.
     """
 
     def __init__(
@@ -53,6 +56,10 @@ class Trainer:
         threads: int | None = None,
         device: str | None = None,
     ) -> None:
+        if options.optimizer != ADAMW:
+            raise ConfigError(
+                f"the torch backend has no optimizer {options.optimizer!r}; take {ADAMW!r}, or the jax backend"
+            )
         if threads is not None:
             torch.set_num_threads(threads)
         self.config, self.options, self.step_number = config, options, 0

@@ -13,13 +13,15 @@ from griffin_core.checkpoints.tensor_file import TensorOut, map_tensors, read_he
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError, CheckpointMismatch
 from griffin_core.layouts.params import check_params
-from griffin_core.schedules import TrainerOptions
+from griffin_core.schedules import ADAMW, TrainerOptions
 from griffin_core.shapes import Array
 
 STATE_FILE = "trainer.json"
 KIND = "griffin-core trainer state 1"
 PARTS = ("weights", "first_moments", "second_moments")
 """Each is one safetensors file of float32 tensors under canonical names."""
+LATER_OPTIONS = {"optimizer": ADAMW}
+"""What fields of the options meant before there were such fields."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ def load_trainer_state(directory: Path, config: GriffinConfig, options: TrainerO
     _same(directory, "backend", body["backend"], backend)
     for field, value in config.to_dict().items():
         _same(directory, f"config {field}", body["config"].get(field), value)
+    saved = {**LATER_OPTIONS, **body["options"]}
     for field, value in options.to_dict().items():
-        _same(directory, field, body["options"].get(field), value)
+        _same(directory, field, saved.get(field), value)
     parts = {name: _read_part(directory, f"{name}.safetensors", body["files"]) for name in PARTS}
     for arrays in parts.values():
         check_params(config, {key: array.shape for key, array in arrays.items()})
