@@ -95,6 +95,11 @@ class Kernel:
             raise BackendError(f"a kernel for {self.op} is named {self.name!r}; choose a name other than 'auto'")
 
 
+def compiles_shapes(module: ModuleType) -> bool:
+    """Whether a backend compiles a program for every shape it meets: it says so with ``COMPILES_SHAPES = True``."""
+    return bool(getattr(module, "COMPILES_SHAPES", False))
+
+
 def check_backend(name: str, module: ModuleType) -> None:
     """Refuse a backend that does not export the protocol.
 

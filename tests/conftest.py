@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import ModuleType
 
@@ -11,6 +12,17 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from griffin_core import env, registry
+
+# JAX reads its flags when it starts. Eight host devices, to shard over; and programs that are compiled in half the
+# time, as nearly every program of the tests runs once: `make prove` compiles as users do.
+_SHARDABLE = "--xla_force_host_platform_device_count=8"
+_QUICKLY_COMPILED = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
+_THOROUGH = env.read("GRIFFIN_TEST_PROFILE") == "thorough"
+os.environ.setdefault("XLA_FLAGS", _SHARDABLE if _THOROUGH else f"{_SHARDABLE} {_QUICKLY_COMPILED}")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several test processes compile for TPUs at once
 
 _REFERENCE = ("attention", "conv1d", "model", "norms", "rg_lru", "scan")
 # The shapes in signatures are checked in every call that the tests make; users do not pay for it.

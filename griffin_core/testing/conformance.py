@@ -10,7 +10,7 @@ from typing import Any
 from griffin_core import registry
 from griffin_core.errors import BackendError, ConfigError, InputError, nearest
 from griffin_core.protocol import Kernel
-from griffin_core.testing import laws, subjects
+from griffin_core.testing import laws, search, subjects
 from griffin_core.testing.cases import Case, ModelCase
 from griffin_core.testing.judging import Effort, choose, judge_subject
 from griffin_core.testing.operations import OPERATIONS, Operation
@@ -56,7 +56,7 @@ def judge(
         InputError: "module:attribute" names nothing that can be judged.
     """
     effort, names = Effort(profile, seed), None if properties is None else list(properties)
-    effort.count(1.0)
+    search.draws(profile)  # refuses an unknown profile before anything runs
     if op is not None and op not in OPERATIONS:
         raise ConfigError(f"unknown operation {op!r}; {nearest(op, OPERATIONS)}")
     name = registry.choose_backend(backend)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 from hypothesis.strategies import SearchStrategy
 
 from griffin_core.errors import ConfigError, nearest
+from griffin_core.protocol import compiles_shapes
 from griffin_core.testing import search
 from griffin_core.testing.properties import BY_NAME, GRADIENT, PACKED, PROPERTIES, Property
 from griffin_core.testing.properties.gradients import no_gradient
@@ -28,9 +30,9 @@ class Effort:
     profile: str = "quick"
     seed: int = 0
 
-    def count(self, share: float) -> int:
-        """Draws of a property that takes this share of the profile's."""
-        return round(share * search.draws(self.profile))
+    def count(self, share: float, module: ModuleType) -> int:
+        """Draws of a property that takes this share of the profile's, on this backend."""
+        return round(share * search.draws(self.profile, compiles_shapes(module)))
 
     def search(self, check: Callable[[Any], None], name: str) -> Search:
         """A search with this effort."""
@@ -68,7 +70,7 @@ def judge_property(subject: Subject, item: Property, effort: Effort) -> Record:
         if reason is not None:
             return replace(record, reason=reason)
         run = effort.search(lambda case: item.check(Trial(subject, case, ledger)), f"{subject.op.name}/{item.name}")
-        outcome = run.run(item.cases, cases(item.long), effort.count(item.drawn))
+        outcome = run.run(item.cases, cases(item.long), effort.count(item.drawn, subject.arrays))
     record = filled(record, outcome, ledger, time.monotonic() - begun)
     return replace(record, reproduce=reproduction(subject, item.name, outcome.case)) if outcome.failure else record
 
@@ -125,7 +127,7 @@ def search_laws(
     corners: Sequence[Any],
     strategy: SearchStrategy[Any],
     effort: Effort,
-    share: float,
+    count: int,
 ) -> Outcome:
     """A search over another kind of case (whole models)."""
-    return effort.search(check, name).run(corners, strategy, effort.count(share))
+    return effort.search(check, name).run(corners, strategy, count)

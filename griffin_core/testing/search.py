@@ -18,6 +18,9 @@ from griffin_core.errors import ConfigError, nearest
 
 DRAWS = {"quick": 6, "ci": 25, "thorough": 100}
 """Cases that each property draws, by profile, after its corners."""
+COMPILED_DRAWS = {"quick": 2, "ci": 8, "thorough": 100}
+"""The same for a backend that compiles a program for every shape (``protocol.compiles_shapes``): a case costs it a
+tenth of a second and more. The corners are the same for all."""
 SHRINK_SECONDS = {"quick": 5.0, "ci": 10.0, "thorough": 60.0}
 
 
@@ -48,15 +51,15 @@ class Outcome:
     failure: Failure | None = None
 
 
-def draws(profile: str) -> int:
-    """How many cases a profile draws.
+def draws(profile: str, compiled: bool = False) -> int:
+    """How many cases a profile draws; ``compiled``: for a backend that compiles a program for every shape.
 
     Raises:
         ConfigError: there is no such profile.
     """
     if profile not in DRAWS:
         raise ConfigError(f"unknown profile {profile!r}; {nearest(profile, DRAWS)}")
-    return DRAWS[profile]
+    return (COMPILED_DRAWS if compiled else DRAWS)[profile]
 
 
 @dataclass

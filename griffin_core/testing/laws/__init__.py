@@ -85,7 +85,7 @@ def judge_law(law: Law, name: str, module: ModuleType, effort: Effort) -> Record
     def check(case: ModelCase) -> None:
         law.check(LawTrial(name, module, case, ledger))
 
-    outcome = search_laws(check, law.name, MODEL_CORNERS, model_cases(), effort, law.drawn)
+    outcome = search_laws(check, law.name, MODEL_CORNERS, model_cases(), effort, effort.count(law.drawn, module))
     record = filled(record, outcome, ledger, time.monotonic() - begun)
     if record.status != FAILED:
         return record
