@@ -24,11 +24,12 @@ PIECE_BYTES = 1 << 26
 
 
 class _Plan(NamedTuple):
-    """What a program is made for: the soft cap, positions in a piece, and the hook on the logits."""
+    """What a program is made for: the soft cap, positions in a piece, the hook on the logits, the vocabulary's axis."""
 
     soft_cap: float | None
     length: int
     constrain: Constrain
+    axis: str | None
 
 
 def cross_entropy_sum(
@@ -40,6 +41,7 @@ def cross_entropy_sum(
     *,
     piece_bytes: int = PIECE_BYTES,
     constrain: Constrain = unconstrained,
+    axis: str | None = None,
 ) -> Array:
     """``scale * sum -log softmax(cap(x @ weight.T))[target]`` over the positions with ``target >= 0``.
 
@@ -51,6 +53,8 @@ def cross_entropy_sum(
         scale: factor on the sum, one over the number of targets for a mean.
         piece_bytes: float32 logits held at a time, over all devices of a sharded program.
         constrain: called with "logits" and float32 [b r v] (``blocks.Constrain``).
+        axis: under ``shard_map``, the mesh axis over whose devices the rows of ``weight`` are spread, in order. The
+            loss is then whole on each of them; x's cotangent is each one's part, to be summed by the caller.
 
     Returns:
         A float32 scalar, differentiable in ``x``, ``weight`` and ``scale``. Products accumulate in float32.
@@ -63,7 +67,7 @@ def cross_entropy_sum(
         x = jnp.pad(x, ((0, 0), (0, extra), (0, 0)))
         targets = jnp.pad(targets, ((0, 0), (0, extra)), constant_values=-1)
     wide = wide_dtype(x)
-    return _total(_Plan(soft_cap, length, constrain), x, weight, targets, jnp.asarray(scale, wide))
+    return _total(_Plan(soft_cap, length, constrain, axis), x, weight, targets, jnp.asarray(scale, wide))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -113,15 +117,23 @@ def _piece(plan: _Plan, matrix: Array, x: Array, target: Array) -> tuple[Array, 
     bent = scores if cap is None else jnp.tanh(scores / cap)  # in units of the cap
     unit = 1.0 if cap is None else cap
     # A comparison instead of a gather: it needs no exchange where the vocabulary is sharded.
-    hit = lax.broadcasted_iota(target.dtype, scores.shape, 2) == target[..., None]
-    picked = jnp.sum(jnp.where(hit, bent, 0.0), axis=-1, keepdims=True)
+    first = 0 if plan.axis is None else lax.axis_index(plan.axis) * matrix.shape[0]
+    hit = lax.broadcasted_iota(target.dtype, scores.shape, 2) == target[..., None] - first
+    picked = _sum(plan, jnp.where(hit, bent, 0.0))
     peak = jnp.max(bent, axis=-1, keepdims=True)
+    peak = peak if plan.axis is None else lax.pmax(peak, plan.axis)
     weights = jnp.exp((bent - peak) * unit)
-    partition = jnp.sum(weights, axis=-1, keepdims=True)
+    partition = _sum(plan, weights)
     loss = jnp.where(real, jnp.log(partition) + (peak - picked) * unit, 0.0)[..., 0]
     dlogits = weights / partition - hit
     dlogits = dlogits if cap is None else dlogits * (1.0 - bent * bent)
     return loss, jnp.where(real, dlogits, 0.0)
+
+
+def _sum(plan: _Plan, x: Array) -> Array:
+    """x [b r v] summed over the whole vocabulary: [b r 1]."""
+    total = jnp.sum(x, axis=-1, keepdims=True)
+    return total if plan.axis is None else lax.psum(total, plan.axis)
 
 
 def _operand(dlogits: Array, dtype: Any) -> Array:

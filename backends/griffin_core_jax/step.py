@@ -108,6 +108,19 @@ def train_step(
     """
     how = {"kernel": kernel, "wrap": wrap, "constrain": constrain, "piece_bytes": piece_bytes}
     loss, grads = gradients(config, options, params, batch, **how)
+    return apply_gradients(config, options, params, opt_state, loss, grads, rate)
+
+
+def apply_gradients(
+    config: GriffinConfig,
+    options: TrainerOptions,
+    params: Params,
+    opt_state: Any,
+    loss: Array,
+    grads: Any,
+    rate: Array,
+) -> tuple[Any, Any, dict[str, Array]]:
+    """The second half of ``train_step``: from the mean loss and its gradient to the new values."""
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, after = transformation(config, options, rate).update(grads, opt_state, params)
