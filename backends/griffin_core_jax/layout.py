@@ -82,7 +82,7 @@ def segments(config: GriffinConfig) -> tuple[Segment, ...]:
 def layer_rows(config: GriffinConfig, layer: int) -> tuple[Row, ...]:
     """The arrays of one layer, in canonical order."""
     prefix = layer_prefix(layer)
-    return tuple(_row(spec.name[len(prefix) :]) for spec in param_table(config) if spec.name.startswith(prefix))
+    return tuple(row_of(spec.name[len(prefix) :]) for spec in param_table(config) if spec.name.startswith(prefix))
 
 
 def tree(config: GriffinConfig, leaf: Callable[[tuple[ParamSpec, ...], Row | None], Any]) -> dict[str, Any]:
@@ -124,7 +124,18 @@ def each_layer(config: GriffinConfig, stacks: Any) -> dict[int, Mapping[str, Any
     return dict(sorted(found.items()))
 
 
-def _row(suffix: str) -> Row:
+def find_place(stacks: Any, layer: int) -> tuple[int, int, int]:
+    """(segment, place of the period, number in the stack) of a layer, from stacked arrays."""
+    for index, places in enumerate(stacks):
+        repeats = next(iter(places[0].values())).shape[0]
+        if layer < repeats * len(places):
+            return index, layer % len(places), layer // len(places)
+        layer -= repeats * len(places)
+    raise IndexError(f"layer {layer} stands behind the last one")
+
+
+def row_of(suffix: str) -> Row:
+    """How the array of a canonical suffix ("mlp_block.up_proj.weight") is held here."""
     short = suffix.removeprefix("temporal_block.").removeprefix("mlp_block.").removeprefix("rg_lru.")
     name = _RENAMED.get(short, short)
     return Row(suffix, name, name.endswith(".kernel"))

@@ -50,6 +50,12 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core.cli": {"cyclopts", "rich"},
     "griffin_core_torch": {"torch", "numpy", "ml_dtypes"},
     "griffin_core_torch.benchmark_peers": {"transformers", "recurrentgemma"},
+    "griffin_core_jax": {"jax", "numpy"},
+    "griffin_core_jax.benchmarks": {"jaxlib"},
+    "griffin_core_jax.benchmark_peers": {"recurrentgemma", "optax"},
+    "griffin_core_jax.checkpoints": {"orbax", "grain"},
+    "griffin_core_jax.modules": {"flax"},
+    **{f"griffin_core_jax.{name}": {"optax"} for name in ("optimizer", "step", "trainer")},
 }
 
 
@@ -127,6 +133,8 @@ def test_everybody_imports_only_what_they_may() -> None:
         ("griffin_core_torch.model", "import griffin_core.reference.scan", "(reference)"),
         ("griffin_core_torch.model", "import transformers", "imports the library transformers"),
         ("griffin_core_torch.model", "from griffin_core import Model", "(services)"),
+        ("griffin_core_jax.model", "from griffin_core_torch import arrays", "(griffin_core_torch)"),
+        ("griffin_core_jax.model", "import flax", "imports the library flax"),
         ("griffin_core.numpy_backend.ops", "import torch.nn", "imports the library torch"),
     ],
 )
@@ -169,10 +177,13 @@ def test_public_names_and_services_import_no_framework() -> None:
     assert loaded_after(f"import {', '.join(services)}", frameworks) == []
 
 
-def test_the_torch_backend_imports_no_other_framework() -> None:
-    pytest.importorskip("torch")
-    others = tuple(name for name in FRAMEWORKS if name not in ("torch",))
-    assert loaded_after("import griffin_core_torch", (*others, "griffin_core.reference", "griffin_core.testing")) == []
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_backend_imports_no_other_framework(framework: str) -> None:
+    pytest.importorskip(framework)
+    optional = ("optax", "orbax", "flax", "libtpu") if framework == "jax" else ()
+    others = tuple(name for name in FRAMEWORKS if name != framework)
+    watched = (*others, *optional, "griffin_core.reference", "griffin_core.testing")
+    assert loaded_after(f"import griffin_core_{framework}", watched) == []
 
 
 def test_the_subprocess_check_sees_what_is_imported() -> None:

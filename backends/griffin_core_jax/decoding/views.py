@@ -24,13 +24,14 @@ def layer_weights(config: GriffinConfig, params: Mapping[str, Any]) -> tuple[dic
     found: list[tuple[int, dict[str, jax.Array]]] = []
     for segment, places in zip(segments(config), params[SEGMENTS], strict=True):
         for place, stacks in enumerate(places):
-            cut = {name: _cut(stack) for name, stack in stacks.items()}
+            cut = {name: cut(stack) for name, stack in stacks.items()}
             for number, layer in enumerate(segment.layers(place)):
                 found.append((layer, {name: parts[number] for name, parts in cut.items()}))
     return tuple(weights for _, weights in sorted(found, key=lambda pair: pair[0]))
 
 
-def _cut(stack: jax.Array) -> tuple[jax.Array, ...]:
+def cut(stack: jax.Array) -> tuple[jax.Array, ...]:
+    """The arrays along the first axis of a stack on a processor; they share its memory."""
     key = id(stack)
     kept = _views.get(key)
     if kept is not None and kept[0]() is stack:
