@@ -126,12 +126,13 @@ def each_layer(config: GriffinConfig, stacks: Any) -> dict[int, Mapping[str, Any
 
 def find_place(stacks: Any, layer: int) -> tuple[int, int, int]:
     """(segment, place of the period, number in the stack) of a layer, from stacked arrays."""
+    before = 0
     for index, places in enumerate(stacks):
-        repeats = next(iter(places[0].values())).shape[0]
-        if layer < repeats * len(places):
-            return index, layer % len(places), layer // len(places)
-        layer -= repeats * len(places)
-    raise IndexError(f"layer {layer} stands behind the last one")
+        count = next(iter(places[0].values())).shape[0] * len(places)
+        if layer < before + count:
+            return index, (layer - before) % len(places), (layer - before) // len(places)
+        before += count
+    raise IndexError(f"layer {layer} of {before}")
 
 
 def row_of(suffix: str) -> Row:

@@ -69,6 +69,9 @@ def decode(
     check_tokens(config, ids[:, None], np.where(live, before, PAD)[:, None])
     if config.has_global_attention:
         check_room(cache_size(state), None, np.where(live, before + n, before))
+    if n == 0 or not live.any():
+        nothing = jnp.full((len(before), n), -1, jnp.int32), jnp.zeros((len(before), n), jnp.float32)
+        return *nothing, dict(state)
     filters = sampler.Filters.of(sampling.settings)
     wanted = wanted_now(kernel, params["embedding"])
     dtype = str(jnp.dtype(as_dtype(compute_dtype, params["embedding"].dtype)).name)

@@ -24,9 +24,9 @@ def layer_weights(config: GriffinConfig, params: Mapping[str, Any]) -> tuple[dic
     found: list[tuple[int, dict[str, jax.Array]]] = []
     for segment, places in zip(segments(config), params[SEGMENTS], strict=True):
         for place, stacks in enumerate(places):
-            cut = {name: cut(stack) for name, stack in stacks.items()}
+            parts = {name: cut(stack) for name, stack in stacks.items()}
             for number, layer in enumerate(segment.layers(place)):
-                found.append((layer, {name: parts[number] for name, parts in cut.items()}))
+                found.append((layer, {name: arrays[number] for name, arrays in parts.items()}))
     return tuple(weights for _, weights in sorted(found, key=lambda pair: pair[0]))
 
 
