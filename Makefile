@@ -24,10 +24,10 @@ help:
 demo: $(VENV)/.ready
 	$(BIN)/griffin demo $(ARGS)
 
-test: $(VENV)/.ready
+test: $(VENV)/.test
 	$(PYTEST) -m "not prove" $(ARGS)
 
-prove: $(VENV)/.ready
+prove: $(VENV)/.test
 	GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove $(ARGS)
 
 lint: $(VENV)/.lint
@@ -54,10 +54,14 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
-	$(PIP) install -c constraints.txt -e ".[torch,text,train,plot,test]"
+	$(PIP) install -c constraints.txt -e ".[torch,jax,text,train,plot]"
 	@touch $@
 
-$(VENV)/.lint: $(VENV)/.ready
+$(VENV)/.test: $(VENV)/.test
+	$(PIP) install -c constraints.txt -e ".[flax,tpu-aot,test]"
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
 	$(PIP) install -c constraints.txt -e ".[lint]"
 	@touch $@
 
