@@ -98,14 +98,14 @@ class _Kept(NamedTuple):
 def _scratch(plan: Plan) -> list[Any]:
     plain = pltpu.VMEM((plan.tiles.block_time, plan.width), jnp.float32)
     kept = [*[plain] * 5, *[rows.scratch(plan.width, plan.groups)] * 2]
-    return [*[rows.carry_scratch(plan.width)] * 2, *kept, *[rows.scratch(plan.width)] * (3 * SLOTS)]
+    return [*[rows.carry_scratch(plan.width)] * 2, *kept, *[rows.scratch(plan.width, SLOTS)] * 3]
 
 
 def _kernel(*refs: Any, plan: Plan) -> None:
     marks_ref, refs = (refs[0], refs[1:]) if plan.marked else (None, refs)
     *inputs, dy_ref, start_ref, dh_ref = refs[:7]
     *gradients, sums_ref, dh0_ref, state, carry = refs[7:14]
-    kept, slots = _Kept(*refs[14:21]), refs[21:]
+    kept, (new, cotangents, passed) = _Kept(*refs[14:21]), refs[21:]
 
     @pl.when(pl.program_id(2) == 0)
     def _() -> None:
@@ -113,9 +113,9 @@ def _kernel(*refs: Any, plan: Plan) -> None:
         sums_ref[...] = jnp.zeros_like(sums_ref)
 
     rows.spread(state, start_ref, plan.width)
-    _states(plan, marks_ref, inputs, kept, slots[:SLOTS], rows.read_carry(state, plan.width))
+    _states(plan, marks_ref, inputs, kept, new, rows.read_carry(state, plan.width))
     outputs = (*gradients, sums_ref)
-    g = _gradients(plan, marks_ref, dy_ref, kept, slots[SLOTS:], outputs, rows.read_carry(carry, plan.width))
+    g = _gradients(plan, marks_ref, dy_ref, kept, (cotangents, passed), outputs, rows.read_carry(carry, plan.width))
     rows.write_carry(carry, plan.width, g)
 
     @pl.when(pl.program_id(2) == plan.tiles.grid[2] - 1)
@@ -123,24 +123,25 @@ def _kernel(*refs: Any, plan: Plan) -> None:
         rows.gather(dh0_ref, carry, plan.width)
 
 
-def _states(plan: Plan, marks_ref: Any, inputs: Any, kept: _Kept, slots: Any, h: rows.Row) -> None:
+def _states(plan: Plan, marks_ref: Any, inputs: Any, kept: _Kept, entering: Any, h: rows.Row) -> None:
     """The way forward through a block: fills ``kept``."""
 
-    def fill(slot: int, group: Any, masked: bool, tile: Any) -> None:
-        _fill(plan, inputs, kept, slots[slot], group, group_marks(marks_ref, group, masked), tile)
+    def fill(slot: Any, group: Any, masked: bool, tile: Any) -> None:
+        _fill(plan, inputs, kept, entering.at[slot], group, group_marks(marks_ref, group, masked), tile)
 
-    def turn(slot: int, group: Any, masked: bool, h: rows.Row) -> rows.Row:
+    def turn(slot: Any, group: Any, masked: bool, h: rows.Row) -> rows.Row:
         after = jnp.minimum(group + 1, plan.groups - 1)
         bits = marks_ref[0, 0, group] if masked else None
 
         def step(k: Any, h: rows.Row) -> rows.Row:
             rows.write_row(kept.before.at[group], k, plan.width, h)
-            a, new = (rows.read_row(ref, k, plan.width) for ref in (kept.decays.at[group], slots[slot]))
+            a, new = (rows.read_row(ref, k, plan.width) for ref in (kept.decays.at[group], entering.at[slot]))
             return next_row(a, new, h, None if bits is None else row_marks(bits, k)[0])
 
         return rows.interleave(plan.width, [functools.partial(fill, 1 - slot, after, masked)], step, h)
 
-    rows.every_tile(plan.width, functools.partial(fill, 0, jnp.int32(0), plan.marked))
+    zero = rows.constant(0)
+    rows.every_tile(plan.width, functools.partial(fill, zero, zero, plan.marked))
     pairs(plan, marks_ref, turn, h)
 
 
@@ -164,25 +165,25 @@ def _gradients(
     plan: Plan, marks_ref: Any, dy_ref: Any, kept: _Kept, slots: Any, outputs: Any, g: rows.Row
 ) -> rows.Row:
     """The way back through a block: writes the gradients; returns what the rows before it receive."""
-    cotangents, passed = slots[:SLOTS], slots[SLOTS:]
+    cotangents, passed = slots
 
-    def widen(slot: int, group: Any, masked: bool, tile: Any) -> None:
+    def widen(slot: Any, group: Any, masked: bool, tile: Any) -> None:
         dy = dy_ref[0, group_rows(group), rows.lanes(tile)].astype(jnp.float32)
         skip = group_marks(marks_ref, group, masked)[1]
-        cotangents[slot][rows.group_tile(tile, plan.width)] = dy if skip is None else jnp.where(skip, 0.0, dy)
+        cotangents[slot, *rows.group_tile(tile, plan.width)] = dy if skip is None else jnp.where(skip, 0.0, dy)
 
-    def finish(slot: int, group: Any, masked: bool, tile: Any) -> None:
+    def finish(slot: Any, group: Any, masked: bool, tile: Any) -> None:
         masks = group_marks(marks_ref, group, masked)
-        _finish(plan, kept, passed[slot], outputs, group, masks, tile)
+        _finish(plan, kept, passed.at[slot], outputs, group, masks, tile)
 
-    def turn(slot: int, group: Any, masked: bool, g: rows.Row) -> rows.Row:
+    def turn(slot: Any, group: Any, masked: bool, g: rows.Row) -> rows.Row:
         bits = marks_ref[0, 0, group] if masked else None
         nothing = tuple(jnp.zeros_like(piece) for piece in g)
 
         def step(k: Any, g: rows.Row) -> rows.Row:
             k = GROUP - 1 - k
-            here = tuple(v + w for v, w in zip(rows.read_row(cotangents[slot], k, plan.width), g, strict=True))
-            rows.write_row(passed[slot], k, plan.width, here)
+            here = tuple(v + w for v, w in zip(rows.read_row(cotangents.at[slot], k, plan.width), g, strict=True))
+            rows.write_row(passed.at[slot], k, plan.width, here)
             a = rows.read_row(kept.decays.at[group], k, plan.width)
             return next_row(a, nothing, here, None if bits is None else row_marks(bits, k)[0])
 
@@ -193,10 +194,10 @@ def _gradients(
         ]
         return rows.interleave(plan.width, works, step, g)
 
-    passed[1][...] = jnp.zeros_like(passed[1])  # the first turn finishes a group that is not there: with g = 0
-    rows.every_tile(plan.width, functools.partial(widen, 0, plan.groups - 1, plan.marked))
+    passed[...] = jnp.zeros_like(passed)  # the first turn finishes a group that is not there: with g = 0
+    rows.every_tile(plan.width, functools.partial(widen, rows.constant(0), plan.groups - 1, plan.marked))
     g = pairs(plan, marks_ref, turn, g, last=True)
-    rows.every_tile(plan.width, functools.partial(finish, 1, jnp.int32(0), plan.marked))
+    rows.every_tile(plan.width, functools.partial(finish, rows.constant(1), rows.constant(0), plan.marked))
     return g
 
 

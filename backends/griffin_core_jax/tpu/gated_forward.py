@@ -20,7 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 from griffin_core_jax.tpu import gate_math, marks
 from griffin_core_jax.tpu import gated_rows as rows
 from griffin_core_jax.tpu.gate_math import Form
-from griffin_core_jax.tpu.interpret import interpret
+from griffin_core_jax.tpu.interpret import interpret, mode
 from griffin_core_jax.tpu.linear_scan_forward import SEMANTICS, block_specs, cost, group_rows, row_marks
 from griffin_core_jax.tpu.tiling import Tiling
 
@@ -98,7 +98,7 @@ def gated_scan_forward(
         grid=tiles.grid,
         in_specs=specs,
         out_specs=outputs,
-        scratch_shapes=[rows.carry_scratch(plan.width), *[rows.scratch(plan.width)] * (3 * SLOTS)],
+        scratch_shapes=[rows.carry_scratch(plan.width), *[rows.scratch(plan.width, SLOTS)] * 3],
         compiler_params=pltpu.CompilerParams(dimension_semantics=SEMANTICS, vmem_limit_bytes=tiles.vmem_limit),
         cost_estimate=cost(x.size, (x, gate_x, gate_a, x), exponentials=7, flops=35),
         interpret=interpret(),
@@ -112,16 +112,18 @@ def channel_spec(tiles: Tiling) -> pl.BlockSpec:
     return pl.BlockSpec((1, tiles.block_width), lambda b, w, t: (0, w))
 
 
-def pairs(plan: Plan, marks_ref: Any, turn: Callable[[int, Any, bool, Any], Any], carry: Any, last: bool = False) -> Any:
+def pairs(plan: Plan, marks_ref: Any, turn: Callable[[Any, Any, bool, Any], Any], carry: Any, last: bool = False) -> Any:
     """``carry = turn(slot, group, masked, carry)`` for every group in order; ``last``: from the last group backwards.
 
-    Slots alternate and are known at trace time. ``masked`` is true where the pair or a neighbouring group has marks.
+    Slots alternate; compiled, they are constants. ``masked`` is true where the pair or a neighbouring group has marks.
     """
+
+    def one(slot: Any, place: Any, carry: Any, masked: bool) -> Any:
+        return turn(slot, plan.groups - 1 - place if last else place, masked, carry)
 
     def pair(index: Any, carry: Any, masked: bool) -> Any:
         for slot in range(SLOTS):
-            place = SLOTS * index + slot
-            carry = turn(slot, plan.groups - 1 - place if last else place, masked, carry)
+            carry = one(slot, SLOTS * index + slot, carry, masked)
         return carry
 
     def body(index: Any, carry: Any) -> Any:
@@ -130,9 +132,11 @@ def pairs(plan: Plan, marks_ref: Any, turn: Callable[[int, Any, bool, Any], Any]
         near = [jnp.clip(SLOTS * index + i, 0, plan.groups - 1) for i in range(-1, SLOTS + 1)]
         words = [marks_ref[0, 0, plan.groups - 1 - i if last else i] for i in near]
         clean = functools.reduce(jnp.bitwise_or, words) == 0
-        paths = [functools.partial(pair, index, masked=masked) for masked in (False, True)]
-        return jax.lax.cond(clean, *paths, carry)
+        return jax.lax.cond(clean, *(functools.partial(pair, index, masked=masked) for masked in (False, True)), carry)
 
+    if mode() == "plain":  # XLA takes seconds for each copy of the body: one for every group, with masks if there are any
+        loop = functools.partial(one, masked=marks_ref is not None)
+        return jax.lax.fori_loop(0, plan.groups, lambda place, carry: loop(place % SLOTS, place, carry), carry)
     return jax.lax.fori_loop(0, plan.groups // SLOTS, body, carry)
 
 
@@ -153,7 +157,6 @@ def _kernel(*refs: Any, plan: Plan) -> None:
     marks_ref, refs = (refs[0], refs[1:]) if plan.marked else (None, refs)
     x_ref, gate_x_ref, gate_a_ref, rate_ref, h0_ref, y_ref, last_ref, *rest = refs
     carry, *buffers = rest[1:] if plan.with_starts else rest
-    slots = [buffers[3 * slot : 3 * slot + 3] for slot in range(SLOTS)]
 
     @pl.when(pl.program_id(2) == 0)
     def _() -> None:
@@ -163,16 +166,19 @@ def _kernel(*refs: Any, plan: Plan) -> None:
         rows.gather(rest[0], carry, plan.width)
     inputs = (x_ref, gate_x_ref, gate_a_ref, rate_ref)
 
-    def turn(slot: int, group: Any, masked: bool, h: rows.Row) -> rows.Row:
+    def slots(slot: Any) -> list[Any]:
+        return [ref.at[slot] for ref in buffers]
+
+    def turn(slot: Any, group: Any, masked: bool, h: rows.Row) -> rows.Row:
         after = jnp.minimum(group + 1, plan.groups - 1)
-        fill = functools.partial(_fill, plan, inputs, slots[1 - slot], after, group_marks(marks_ref, after, masked))
-        step = functools.partial(_step, plan, slots[slot], marks_ref[0, 0, group] if masked else None)
+        fill = functools.partial(_fill, plan, inputs, slots(1 - slot), after, group_marks(marks_ref, after, masked))
+        step = functools.partial(_step, plan, slots(slot), marks_ref[0, 0, group] if masked else None)
         h = rows.interleave(plan.width, [fill], step, h)
         skip = group_marks(marks_ref, group, masked)[1]
-        rows.every_tile(plan.width, functools.partial(_emit, plan, slots[slot][2], y_ref, group, skip))
+        rows.every_tile(plan.width, functools.partial(_emit, plan, buffers[2].at[slot], y_ref, group, skip))
         return h
 
-    first = functools.partial(_fill, plan, inputs, slots[0], 0, group_marks(marks_ref, 0, plan.marked))
+    first = functools.partial(_fill, plan, inputs, slots(rows.constant(0)), 0, group_marks(marks_ref, 0, plan.marked))
     rows.every_tile(plan.width, first)
     h = pairs(plan, marks_ref, turn, rows.read_carry(carry, plan.width))
     rows.write_carry(carry, plan.width, h)

@@ -44,6 +44,11 @@ def carry_scratch(width: int) -> Any:
     return pltpu.VMEM((tiles_of(width), LANES), jnp.float32)
 
 
+def constant(index: int) -> Any:
+    """A known group or slot: the interpreters take no plain number beside a stride."""
+    return index if mode() == "off" else jnp.int32(index)
+
+
 def lanes(tile: Any) -> Any:
     """The channels of a tile."""
     return pl.ds(tile * LANES if isinstance(tile, int) else pl.multiple_of(tile * LANES, LANES), LANES)
@@ -98,8 +103,12 @@ def interleave(
     """
     count = tiles_of(width)
     if mode() != "off":
-        for work in each_tile:
-            jax.lax.fori_loop(0, count, lambda tile, none, work=work: work(tile), None)  # type: ignore[misc]
+
+        def one_tile(tile: Any, none: None) -> None:
+            for work in each_tile:
+                work(tile)
+
+        jax.lax.fori_loop(0, count, one_tile, None)
         return jax.lax.fori_loop(0, GROUP, each_row, row)
     done = 0
     for tile in range(count):
@@ -113,7 +122,16 @@ def interleave(
 
 def every_tile(width: int, *works: Callable[[Any], None]) -> None:
     """Run each work on every tile."""
-    interleave(width, works, lambda k, row: row, ())
+
+    def one_tile(tile: Any, none: None) -> None:
+        for work in works:
+            work(tile)
+
+    if mode() != "off":
+        jax.lax.fori_loop(0, tiles_of(width), one_tile, None)
+        return
+    for tile in range(tiles_of(width)):
+        one_tile(tile, None)
 
 
 def _pieces(width: int) -> Iterator[tuple[int, int]]:
