@@ -13,7 +13,7 @@ q does not cancel: near a = 1 it is 2 a sinh(-log a) with a polynomial for sinh,
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,17 @@ from griffin_core_jax.tpu.chips import Chip
 from griffin_core_jax.tpu.interpret import mode
 
 Form = Literal["refined", "direct", "approx"]
+Terms = tuple[jax.Array, jax.Array]
+"""float32 [1 w] twice: the rows of ``channel_terms``."""
 FULL_PRECISION_UNITS = ("v6e", "tpu7x")
 """Generations whose 1/x and 1/sqrt(x) the compiler (libtpu 0.0.51) corrects no further."""
 
 LN2, LOG2E = 0.6931471805599453, 1.4426950408889634
 _SMALLEST = 2.0**-126
-_LARGEST_EXPONENT = 126.0
+_LARGEST_EXPONENT = 125.9
+"""e^-z is held below 2^125.9, whose reciprocal is a normal number with room for roundings."""
+_SLOWEST = -(2.0**-120)
+"""The rate nearest to 0 that is told from 0: recurrent_param about -86."""
 _NEAR_ONE = -0.6
 """Above this log2 a, q comes from sinh: both sides lose less than 2.5 units of roundoff there."""
 _SINH = (-1.3862943649291992, -0.1110059842467308, -0.0026832292787730694)
@@ -47,7 +52,7 @@ class Decay(NamedTuple):
         t: log2 a.
         a: the decay.
         ta: t a.
-        q: 1 - a^2, at least the smallest normal number.
+        q: 1 - a^2, never 0 but where skipped, or in the approximate form.
     """
 
     gate: jax.Array
@@ -88,10 +93,16 @@ def check_form(form: str) -> None:
         raise ConfigError(f"unknown form of the gates {form!r}; {nearest(form, get_args(Form))}")
 
 
-def decay_rate(recurrent_param: jax.Array) -> jax.Array:
-    """-8 log2(e) softplus(p), float32: log2 a is this times the recurrence gate. Once per channel, in XLA."""
+def channel_terms(recurrent_param: jax.Array) -> jax.Array:
+    """What a kernel reads of p, float32 [2 d], once per channel and in XLA.
+
+    Row 0, the rate: -8 log2(e) softplus(p), so that log2 a is this times the recurrence gate. Row 1, the largest
+    exponent that the gate's e^-z may have: log2 a then stays a normal number, and so does 1 - a^2.
+    """
     p = recurrent_param.astype(jnp.float32)
-    return (-RG_LRU_C * LOG2E) * (jnp.maximum(p, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(p))))
+    soft = jnp.maximum(p, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(p)))
+    rate = jnp.minimum(-RG_LRU_C * LOG2E * soft, _SLOWEST)
+    return jnp.stack([rate, _LARGEST_EXPONENT + jnp.minimum(0.0, jnp.log2(-rate))])
 
 
 def softplus_slope(recurrent_param: jax.Array) -> jax.Array:
@@ -103,17 +114,17 @@ def softplus_slope(recurrent_param: jax.Array) -> jax.Array:
     return jnp.where(soft > 0, open_part / jnp.where(soft > 0, soft, 1.0), 1.0)
 
 
-def decay(form: Form, gate_a: jax.Array, rate: jax.Array, reset: jax.Array | None, skip: jax.Array | None) -> Decay:
+def decay(form: Form, gate_a: jax.Array, terms: Terms, reset: jax.Array | None, skip: jax.Array | None) -> Decay:
     """The decay of one group of rows.
 
     Args:
         form: how.
         gate_a: float32 [16 w] pre-activation.
-        rate: float32 [1 w] from ``decay_rate``.
+        terms: the two rows of ``channel_terms``.
         reset, skip: bool [16 1], or None for nowhere: a is 0 and q is 1 at a reset, a is 1 where skipped.
     """
-    gate = _sigmoid(form, gate_a)
-    t = rate * gate
+    gate = _sigmoid(form, gate_a, terms[1])
+    t = terms[0] * gate
     if reset is not None:
         t = jnp.where(skip, 0.0, jnp.where(reset, _FORGET, t))
     a = jnp.exp2(t)
@@ -123,7 +134,7 @@ def decay(form: Form, gate_a: jax.Array, rate: jax.Array, reset: jax.Array | Non
     t2 = t * t
     near = ta * (_SINH[0] + t2 * (_SINH[1] + t2 * _SINH[2]))
     q = jnp.where(t > _NEAR_ONE, near, 1.0 - square)
-    return Decay(gate, t, a, ta, jnp.maximum(q, _SMALLEST))
+    return Decay(gate, t, a, ta, jnp.maximum(q, _SMALLEST) if form == "direct" else q)
 
 
 def entering(form: Form, gate_x: jax.Array, q: jax.Array) -> jax.Array:
@@ -150,12 +161,12 @@ def entry(form: Form, gate_x: jax.Array, q: jax.Array) -> Entry:
     return Entry(gate, inverse, (q * inverse) * gate)
 
 
-def _sigmoid(form: Form, z: jax.Array) -> jax.Array:
+def _sigmoid(form: Form, z: jax.Array, largest: Any = _LARGEST_EXPONENT) -> jax.Array:
     if form == "approx":
         return 0.5 + 0.5 * jnp.tanh(0.5 * z)
     if form == "direct":
         return pl.reciprocal(1.0 + _exp_minus(z), approx=False, full_range=False)
-    d = _denominator(z)
+    d = _denominator(z, largest)
     guess = _reciprocal_guess(d)
     return guess * (2.0 - d * guess)
 
@@ -164,12 +175,12 @@ def _sqrt(form: Form, q: jax.Array) -> jax.Array:
     return q * jax.lax.rsqrt(q) if form == "direct" else jnp.exp2(jnp.log(q) * (0.5 * LOG2E))
 
 
-def _denominator(z: jax.Array) -> jax.Array:
+def _denominator(z: jax.Array, largest: Any = _LARGEST_EXPONENT) -> jax.Array:
     """1 + e^-z, held finite: a Newton step has no value at infinity."""
-    return 1.0 + _exp_minus(z, _LARGEST_EXPONENT)
+    return 1.0 + _exp_minus(z, largest)
 
 
-def _exp_minus(z: jax.Array, largest: float | None = None) -> jax.Array:
+def _exp_minus(z: jax.Array, largest: Any = None) -> jax.Array:
     """e^-z, at most 2^largest. A TPU's exp is exp2 of a rounded product: this is that, without a negation before it.
 
     Interpreted, it is exp itself: the product and its rounded factor cost up to 1.22 |z| units of roundoff.

@@ -22,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 from griffin_core_jax.tpu import gate_math, marks
 from griffin_core_jax.tpu import gated_rows as rows
 from griffin_core_jax.tpu.gate_math import LN2, Form
-from griffin_core_jax.tpu.gated_forward import SLOTS, Plan, channel_spec, group_marks, next_row, pairs
+from griffin_core_jax.tpu.gated_forward import SLOTS, Plan, channel_spec, group_marks, next_row, pairs, tile_terms
 from griffin_core_jax.tpu.interpret import interpret
 from griffin_core_jax.tpu.linear_scan_forward import SEMANTICS, block_specs, cost, group_rows, row_marks
 from griffin_core_jax.tpu.tiling import GROUP, SUBLANES, Tiling
@@ -32,7 +32,7 @@ def gated_scan_backward(
     x: jax.Array,
     gate_x: jax.Array,
     gate_a: jax.Array,
-    rate: jax.Array,
+    terms: jax.Array,
     starts: jax.Array,
     marked: tuple[jax.Array, jax.Array] | None,
     dy: jax.Array,
@@ -43,7 +43,7 @@ def gated_scan_backward(
     """Gradients of ``gated_scan_forward``.
 
     Args:
-        x, gate_x, gate_a, rate, marked: as they went in.
+        x, gate_x, gate_a, terms, marked: as they went in.
         starts: float32 [b * time blocks, 1, d] from the forward pass with the same ``tiles.block_time``.
         dy: [b t d] in x's dtype.
         dh: float32 [b d].
@@ -57,7 +57,7 @@ def gated_scan_backward(
     batch, time, width = x.shape
     plan = Plan(tiles, form, marked is not None)
     sequence, row, start = block_specs(tiles, reverse=True)
-    arguments = [x, gate_x, gate_a, rate[None], dy, starts, dh[:, None]]
+    arguments = [x, gate_x, gate_a, terms, dy, starts, dh[:, None]]
     specs = [*[sequence] * 3, channel_spec(tiles), sequence, start, row]
     if marked is not None:
         arguments.insert(0, marks.pack(*marked, batch, time, tiles))
@@ -149,7 +149,7 @@ def _fill(plan: Plan, inputs: Any, kept: _Kept, entering: Any, group: Any, masks
     """Everything of one tile of a group that does not depend on states."""
     where, (reset, skip) = (group_rows(group), rows.lanes(tile)), masks
     x, gate_x, gate_a = (ref[0, *where].astype(jnp.float32) for ref in inputs[:3])
-    found = gate_math.decay(plan.form, gate_a, inputs[3][:, rows.lanes(tile)], reset, skip)
+    found = gate_math.decay(plan.form, gate_a, tile_terms(inputs[3], tile), reset, skip)
     entry = gate_math.entry(plan.form, gate_x, found.q)
     index, new = rows.group_tile(tile, plan.width), entry.scale * x
     kept.decays[group, *index] = found.a

@@ -59,7 +59,7 @@ def gated_scan_forward(
     x: jax.Array,
     gate_x: jax.Array,
     gate_a: jax.Array,
-    rate: jax.Array,
+    terms: jax.Array,
     h0: jax.Array,
     marked: tuple[jax.Array, jax.Array] | None,
     tiles: Tiling,
@@ -70,7 +70,7 @@ def gated_scan_forward(
 
     Args:
         x, gate_x, gate_a: [b t d], float32 or bfloat16, t >= 1.
-        rate: float32 [d] from ``gate_math.decay_rate``.
+        terms: float32 [2 d] of ``gate_math.channel_terms``.
         h0: float32 [b d].
         marked: (reset, skip) bool [b t], or None when there is neither and ``tiles`` cut time evenly.
         tiles: the blocks, of an even number of groups.
@@ -83,7 +83,7 @@ def gated_scan_forward(
     batch, time, width = x.shape
     plan = Plan(tiles, form, marked is not None, with_starts)
     sequence, row, start = block_specs(tiles)
-    arguments, specs = [x, gate_x, gate_a, rate[None], h0[:, None]], [sequence] * 3 + [channel_spec(tiles), row]
+    arguments, specs = [x, gate_x, gate_a, terms, h0[:, None]], [sequence] * 3 + [channel_spec(tiles), row]
     if marked is not None:
         arguments.insert(0, marks.pack(*marked, batch, time, tiles))
         specs.insert(0, marks.spec(tiles))
@@ -108,8 +108,8 @@ def gated_scan_forward(
 
 
 def channel_spec(tiles: Tiling) -> pl.BlockSpec:
-    """How the grid reads [1 d]."""
-    return pl.BlockSpec((1, tiles.block_width), lambda b, w, t: (0, w))
+    """How the grid reads [2 d]."""
+    return pl.BlockSpec((2, tiles.block_width), lambda b, w, t: (0, w))
 
 
 def pairs(plan: Plan, marks_ref: Any, turn: Callable[[Any, Any, bool, Any], Any], carry: Any, last: bool = False) -> Any:
@@ -148,6 +148,11 @@ def next_row(a: rows.Row, b: rows.Row, h: rows.Row, reset: Any) -> rows.Row:
     return tuple(jnp.where(reset, new, kept + new) for kept, new in steps)
 
 
+def tile_terms(terms_ref: Any, tile: Any) -> gate_math.Terms:
+    """The channel terms of one tile, each read as a row so that the load spreads it."""
+    return terms_ref[0:1, rows.lanes(tile)], terms_ref[1:2, rows.lanes(tile)]
+
+
 def group_marks(marks_ref: Any, group: Any, masked: bool) -> tuple[Any, Any]:
     """(reset, skip) of a group as masks [16 1]; (None, None) on the path without."""
     return marks.masks(marks_ref[0, 0, group]) if masked else (None, None)
@@ -155,7 +160,7 @@ def group_marks(marks_ref: Any, group: Any, masked: bool) -> tuple[Any, Any]:
 
 def _kernel(*refs: Any, plan: Plan) -> None:
     marks_ref, refs = (refs[0], refs[1:]) if plan.marked else (None, refs)
-    x_ref, gate_x_ref, gate_a_ref, rate_ref, h0_ref, y_ref, last_ref, *rest = refs
+    x_ref, gate_x_ref, gate_a_ref, terms_ref, h0_ref, y_ref, last_ref, *rest = refs
     carry, *buffers = rest[1:] if plan.with_starts else rest
 
     @pl.when(pl.program_id(2) == 0)
@@ -164,7 +169,7 @@ def _kernel(*refs: Any, plan: Plan) -> None:
 
     if plan.with_starts:
         rows.gather(rest[0], carry, plan.width)
-    inputs = (x_ref, gate_x_ref, gate_a_ref, rate_ref)
+    inputs = (x_ref, gate_x_ref, gate_a_ref, terms_ref)
 
     def slots(slot: Any) -> list[Any]:
         return [ref.at[slot] for ref in buffers]
@@ -173,15 +178,18 @@ def _kernel(*refs: Any, plan: Plan) -> None:
         after = jnp.minimum(group + 1, plan.groups - 1)
         fill = functools.partial(_fill, plan, inputs, slots(1 - slot), after, group_marks(marks_ref, after, masked))
         step = functools.partial(_step, plan, slots(slot), marks_ref[0, 0, group] if masked else None)
-        h = rows.interleave(plan.width, [fill], step, h)
-        skip = group_marks(marks_ref, group, masked)[1]
-        rows.every_tile(plan.width, functools.partial(_emit, plan, buffers[2].at[slot], y_ref, group, skip))
-        return h
+        before = jnp.maximum(group - 1, 0)  # the first turn writes a group that is not there, and the second its place
+        skip = group_marks(marks_ref, before, masked)[1]
+        emit = functools.partial(_emit, plan, buffers[2].at[1 - slot], y_ref, before, skip)
+        return rows.interleave(plan.width, [emit, fill], step, h)
 
     first = functools.partial(_fill, plan, inputs, slots(rows.constant(0)), 0, group_marks(marks_ref, 0, plan.marked))
     rows.every_tile(plan.width, first)
     h = pairs(plan, marks_ref, turn, rows.read_carry(carry, plan.width))
     rows.write_carry(carry, plan.width, h)
+    place, last = rows.constant(1), plan.groups - 1
+    skip = group_marks(marks_ref, last, plan.marked)[1]
+    rows.every_tile(plan.width, functools.partial(_emit, plan, buffers[2].at[place], y_ref, last, skip))
 
     @pl.when(pl.program_id(2) == plan.tiles.grid[2] - 1)
     def _() -> None:
@@ -192,7 +200,7 @@ def _fill(plan: Plan, inputs: Any, buffers: Any, group: Any, masks: Any, tile: A
     """Decay and scan input of one tile of a group."""
     where, (reset, skip) = (0, group_rows(group), rows.lanes(tile)), masks
     x, gate_x, gate_a = (ref[where].astype(jnp.float32) for ref in inputs[:3])
-    found = gate_math.decay(plan.form, gate_a, inputs[3][:, rows.lanes(tile)], reset, skip)
+    found = gate_math.decay(plan.form, gate_a, tile_terms(inputs[3], tile), reset, skip)
     new = gate_math.entering(plan.form, gate_x, found.q) * x
     index = rows.group_tile(tile, plan.width)
     buffers[0][index] = found.a

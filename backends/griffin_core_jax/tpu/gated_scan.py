@@ -117,16 +117,16 @@ def _scan(
 ) -> tuple[jax.Array, ...]:
     blocks = tiles or plan("forward", x, gate_x, gate_a)
     marked = find_marks(positions, fresh, x.shape, blocks)
-    rate = gate_math.decay_rate(recurrent_param)
-    return gated_scan_forward(x, gate_x, gate_a, rate, h0, marked, blocks, form)
+    terms = gate_math.channel_terms(recurrent_param)
+    return gated_scan_forward(x, gate_x, gate_a, terms, h0, marked, blocks, form)
 
 
 def _scan_forward(form: Form, tiles: Tiling | None, fresh: bool, *inputs: Any) -> Any:
     x, gate_x, gate_a, recurrent_param, h0, positions = inputs
     blocks = tiles or plan("backward", x, gate_x, gate_a)  # the states are those before the backward pass's blocks
     marked = find_marks(positions, fresh, x.shape, blocks)
-    rate = gate_math.decay_rate(recurrent_param)
-    y, h, starts = gated_scan_forward(x, gate_x, gate_a, rate, h0, marked, blocks, form, with_starts=True)
+    terms = gate_math.channel_terms(recurrent_param)
+    y, h, starts = gated_scan_forward(x, gate_x, gate_a, terms, h0, marked, blocks, form, with_starts=True)
     return (y, h), (*inputs[:4], starts, positions)
 
 
@@ -136,8 +136,8 @@ def _scan_backward(
     x, gate_x, gate_a, recurrent_param, starts, positions = kept
     blocks = tiles or plan("backward", x, gate_x, gate_a)
     marked = find_marks(positions, fresh, x.shape, blocks)
-    rate = gate_math.decay_rate(recurrent_param)
-    arguments = (x, gate_x, gate_a, rate, starts, marked, *cotangents)
+    terms = gate_math.channel_terms(recurrent_param)
+    arguments = (x, gate_x, gate_a, terms, starts, marked, *cotangents)
     dx, dgate_x, dgate_a, total, dh0 = gated_scan_backward(*arguments, blocks, form)
     dparam = gate_math.LN2 * gate_math.softplus_slope(recurrent_param) * total
     return dx, dgate_x, dgate_a, dparam.astype(recurrent_param.dtype), dh0, None
