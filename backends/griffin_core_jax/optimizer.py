@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 from optax import contrib
@@ -22,26 +23,31 @@ def decay_mask(config: GriffinConfig) -> dict[str, Any]:
 def transformation(
     config: GriffinConfig, options: TrainerOptions, rate: Array | float = 0.0
 ) -> optax.GradientTransformation:
-    """Clipping by the global norm, then the optimiser that ``options`` name.
+    """The optimiser that ``options`` name; clipping comes before it (``clipped``).
 
     The state's form does not depend on ``rate``, so the transformation is made anew where a step is traced, with the
     rate as an argument of the program.
 
     Args:
         config: its parameter table says which parameters decay.
-        options: optimiser, betas, epsilon, weight decay and the clipping norm.
+        options: optimiser, betas, epsilon and weight decay.
         rate: learning rate of the step.
     """
     decay = optax.add_decayed_weights(options.weight_decay, mask=decay_mask(config))
     descent = optax.scale_by_learning_rate(rate)
     if options.optimizer == SCHEDULE_FREE:
         squares = optax.scale_by_rms(options.beta2, options.epsilon, eps_in_sqrt=False, bias_correction=True)
-        inner = contrib.schedule_free(optax.chain(squares, decay, descent), rate, options.beta1)
-    else:
-        moments = optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
-        inner = optax.chain(moments, decay, descent)
-    clip = optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity()
-    return optax.chain(clip, inner)
+        return contrib.schedule_free(optax.chain(squares, decay, descent), rate, options.beta1)
+    return optax.chain(optax.scale_by_adam(options.beta1, options.beta2, options.epsilon), decay, descent)
+
+
+def clipped(options: TrainerOptions, grads: Any, norm: Array) -> Any:
+    """The gradients, scaled down where their global norm is above the clipping norm."""
+    limit = options.clip_norm
+    if not limit:
+        return grads
+    scale = jnp.where(norm > limit, limit / norm, 1.0)
+    return jax.tree.map(lambda grad: grad * scale, grads)
 
 
 def init_optimizer(config: GriffinConfig, options: TrainerOptions, params: Any) -> Any:
@@ -53,6 +59,6 @@ def evaluation_params(options: TrainerOptions, params: Any, opt_state: Any) -> A
     """The parameters to evaluate and to keep: those trained, or their average where the optimiser is schedule-free."""
     if options.optimizer != SCHEDULE_FREE:
         return params
-    average = contrib.schedule_free_eval_params(opt_state[1], params)
-    started = opt_state[1].step_count > 1  # before the first step the formula is the identity but for rounding
-    return jax.tree.map(lambda mean, given: jax.numpy.where(started, mean, given), average, params)
+    average = contrib.schedule_free_eval_params(opt_state, params)
+    started = opt_state.step_count > 1  # before the first step the formula is the identity but for rounding
+    return jax.tree.map(lambda mean, given: jnp.where(started, mean, given), average, params)

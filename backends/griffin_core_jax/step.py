@@ -1,4 +1,4 @@
-"""One training step as a pure function of arrays, to be traced by whoever owns them: a trainer, a mesh, a user's loop."""
+"""One training step as a pure function of arrays, traced by whoever owns them: a trainer, a mesh, a user's loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 
 from griffin_core.config import GriffinConfig
 from griffin_core.schedules import TrainerOptions
@@ -16,7 +16,7 @@ from griffin_core_jax.arrays import as_dtype
 from griffin_core_jax.blocks import Constrain, unconstrained
 from griffin_core_jax.loss import PIECE_BYTES, cross_entropy_sum
 from griffin_core_jax.model import Params, Wrap, run_hidden
-from griffin_core_jax.optimizer import transformation
+from griffin_core_jax.optimizer import clipped, transformation
 
 Batch = Mapping[str, Array]
 """int32 [b t] tokens, targets (-1: no loss) and positions (-1: padding, at the ends of rows)."""
@@ -96,7 +96,7 @@ def train_step(
 ) -> tuple[Any, Any, dict[str, Array]]:
     """One step on the mean loss over the real targets of the whole batch.
 
-    A step whose loss or gradient norm is not finite changes nothing: the program selects the old values.
+    A step whose loss or gradient norm is not finite changes nothing, inside the program.
 
     Args:
         params: native, float32.
@@ -121,19 +121,37 @@ def apply_gradients(
     rate: Array,
 ) -> tuple[Any, Any, dict[str, Array]]:
     """The second half of ``train_step``: from the mean loss and its gradient to the new values."""
-    norm = optax.tree.norm(grads)
+    return update(config, options, params, opt_state, grads, loss, optax.tree.norm(grads), rate)
+
+
+def update(
+    config: GriffinConfig,
+    options: TrainerOptions,
+    params: Params,
+    opt_state: Any,
+    grads: Any,
+    loss: Array,
+    norm: Array,
+    rate: Array,
+) -> tuple[Any, Any, dict[str, Array]]:
+    """The second half of ``train_step``: clip and move, or change nothing where ``loss`` or ``norm`` is not finite.
+
+    Args:
+        grads: in the form of ``params``.
+        norm: their global norm (over all devices, where each holds a part).
+
+    Returns:
+        As ``train_step``.
+    """
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, after = transformation(config, options, rate).update(grads, opt_state, params)
-    moved = optax.apply_updates(params, updates)
 
-    def chosen(new: Array, old: Array) -> Array:
-        return jnp.where(finite, new, old)
+    def move(params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
+        changes, after = transformation(config, options, rate).update(clipped(options, grads, norm), opt_state, params)
+        return optax.apply_updates(params, changes), after
 
-    return (
-        jax.tree.map(chosen, moved, params),
-        jax.tree.map(chosen, after, opt_state),
-        {"loss": loss, "grad_norm": norm, "finite": finite},
-    )
+    # A branch, not a selection: XLA would copy every donated array to select from it.
+    params, opt_state = lax.cond(finite, move, lambda *kept: kept[:2], params, opt_state, grads)
+    return params, opt_state, {"loss": loss, "grad_norm": norm, "finite": finite}
 
 
 def count_targets(batch: Batch) -> Array:

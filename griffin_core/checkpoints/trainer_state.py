@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from griffin_core.checkpoints.files import named_errors, replacing
 from griffin_core.checkpoints.manifest import file_digest
@@ -58,14 +59,7 @@ def save_trainer_state(
             path = part / f"{name}.safetensors"
             written = write_tensors(path, [TensorOut(key, array, "float32") for key, array in arrays.items()])
             files[path.name] = {"size": written.size, "sha256": written.sha256}
-        body = {
-            "step": state.step,
-            "backend": backend,
-            "config": config.to_dict(),
-            "options": options.to_dict(),
-            "files": files,
-        }
-        write_sealed(part / STATE_FILE, KIND, body)
+        write_sealed(part / STATE_FILE, KIND, {**run_record(config, options, backend, state.step), "files": files})
 
 
 def load_trainer_state(directory: Path, config: GriffinConfig, options: TrainerOptions, backend: str) -> TrainerState:
@@ -77,26 +71,54 @@ def load_trainer_state(directory: Path, config: GriffinConfig, options: TrainerO
             is named.
     """
     body = read_sealed(directory / STATE_FILE, KIND)
-    _same(directory, "backend", body["backend"], backend)
-    for field, value in config.to_dict().items():
-        _same(directory, f"config {field}", body["config"].get(field), value)
-    saved = {**LATER_OPTIONS, **body["options"]}
-    for field, value in options.to_dict().items():
-        _same(directory, field, saved.get(field), value)
+    check_same_run(directory, body, config, options, backend)
     parts = {name: _read_part(directory, f"{name}.safetensors", body["files"]) for name in PARTS}
     for arrays in parts.values():
         check_params(config, {key: array.shape for key, array in arrays.items()})
     return TrainerState(step=int(body["step"]), **parts)
 
 
-def _read_part(directory: Path, name: str, files: Mapping[str, Mapping[str, object]]) -> dict[str, Array]:
-    path = directory / name
+def run_record(config: GriffinConfig, options: TrainerOptions, backend: str, step: int) -> dict[str, Any]:
+    """What a saved state says about itself, JSON-able; ``check_same_run`` compares it."""
+    return {"step": step, "backend": backend, "config": config.to_dict(), "options": options.to_dict()}
+
+
+def check_same_run(
+    directory: Path, record: Mapping[str, Any], config: GriffinConfig, options: TrainerOptions, backend: str
+) -> None:
+    """Refuse the record of another run's state.
+
+    Raises:
+        CheckpointMismatch: naming the first difference.
+    """
+    _same(directory, "backend", record["backend"], backend)
+    for field, value in config.to_dict().items():
+        _same(directory, f"config {field}", record["config"].get(field), value)
+    saved = {**LATER_OPTIONS, **record["options"]}
+    for field, value in options.to_dict().items():
+        _same(directory, field, saved.get(field), value)
+
+
+def check_file(path: Path, expected: Mapping[str, object]) -> None:
+    """Refuse a file that has not the size and the SHA-256 it was written with.
+
+    Args:
+        expected: its "size" and "sha256".
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     with named_errors(f"read {path}"):
         size = path.stat().st_size
-    if size != files[name]["size"]:
-        raise CheckpointError(f"{path} has {size} bytes, expected {files[name]['size']}; resume from another step")
-    if file_digest(path) != files[name]["sha256"]:
+    if size != expected["size"]:
+        raise CheckpointError(f"{path} has {size} bytes, expected {expected['size']}; resume from another step")
+    if file_digest(path) != expected["sha256"]:
         raise CheckpointError(f"{path} does not match its SHA-256; it was damaged; resume from another step")
+
+
+def _read_part(directory: Path, name: str, files: Mapping[str, Mapping[str, object]]) -> dict[str, Array]:
+    path = directory / name
+    check_file(path, files[name])
     return map_tensors(path, read_header(path))
 
 

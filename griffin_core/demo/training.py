@@ -106,8 +106,9 @@ def probe(spec: TrainSpec) -> Probe:
 
 
 def _takes_threads(backend: str) -> bool:
+    """Whether a trainer made now may use another number of threads than the one before it."""
     trainer = capability(backend, registry.load_backend(backend), "Trainer")
-    return "threads" in inspect.signature(trainer).parameters
+    return "threads" in inspect.signature(trainer).parameters and getattr(trainer, "threads_change", True)
 
 
 def _random_batch(spec: TrainSpec) -> dict[str, np.ndarray]:
