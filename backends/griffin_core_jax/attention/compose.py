@@ -14,6 +14,8 @@ from griffin_core_jax.arrays import is_concrete
 from griffin_core_jax.attention.banded import banded_attention
 from griffin_core_jax.attention.ring import check_room, ends, held_after, recall, store
 from griffin_core_jax.attention.rotation import rotate
+from griffin_core_jax.attention.splash import splash_attention, unfit
+from griffin_core_jax.devices import platform
 from griffin_core_jax.dispatch import expect_shape
 
 
@@ -67,7 +69,10 @@ def _attention(
     pad = positions == PAD
     v = jnp.where(pad[..., None], 0, v)  # a weight of 0 does not keep NaN away
     if cache is None:
-        y = banded_attention(q, k, v, document, document, window)
+        if unfit(platform(), q.dtype, time, q.shape[3]) is None:
+            y = splash_attention(q, k, v, document, window)
+        else:
+            y = banded_attention(q, k, v, document, document, window)
         return jnp.where(pad[..., None, None], 0, y), None
     real, after = ends(positions, cache["position"])
     size = cache["k"].shape[1]
