@@ -60,8 +60,7 @@ class Trainer:
         device: str | None = None,
         remat: str | None = None,
     ) -> None:
-        if threads is not None:
-            start_with_threads(threads)
+        self.check(options, threads)
         self.config, self.options, self.step_number = config, options, 0
         policy = remat or (remats.BLOCK if options.checkpoint_activations else remats.NONE)
         remats.wrap_layers(policy)
@@ -69,6 +68,16 @@ class Trainer:
         wanted = wanted_now(kernel, self._params["final_norm"])
         self._program = _Program(config, _without_schedule(options), wanted, policy)
         self._opt_state = _begin(self._program, self._params)
+
+    @staticmethod
+    def check(options: TrainerOptions, threads: int | None = None) -> None:
+        """Refuse what this backend cannot train with, before anything is made; starts the threads asked for.
+
+        Raises:
+            ConfigError: that number of threads cannot be had.
+        """
+        if threads is not None:
+            start_with_threads(threads)
 
     def step(self, batch: Mapping[str, Array]) -> dict[str, float]:
         """One step on the mean loss over the batch's targets.

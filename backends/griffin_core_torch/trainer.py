@@ -56,10 +56,7 @@ class Trainer:
         threads: int | None = None,
         device: str | None = None,
     ) -> None:
-        if options.optimizer != ADAMW:
-            raise ConfigError(
-                f"the torch backend has no optimizer {options.optimizer!r}; take {ADAMW!r}, or the jax backend"
-            )
+        self.check(options, threads)
         if threads is not None:
             torch.set_num_threads(threads)
         self.config, self.options, self.step_number = config, options, 0
@@ -67,6 +64,18 @@ class Trainer:
         self._params = {n: p.requires_grad_() for n, p in load_params(config, params, "float32", device).items()}
         self._optimizer = AdamW(config, self._params, options)
         self._dtype = DTYPES[options.compute_dtype]
+
+    @staticmethod
+    def check(options: TrainerOptions, threads: int | None = None) -> None:
+        """Refuse what this backend cannot train with; ``threads`` can be any number here.
+
+        Raises:
+            ConfigError: ``options`` name an optimiser that it does not have.
+        """
+        if options.optimizer != ADAMW:
+            raise ConfigError(
+                f"the torch backend has no optimizer {options.optimizer!r}; take {ADAMW!r}, or --backend jax"
+            )
 
     def step(self, batch: Mapping[str, Array]) -> dict[str, float]:
         """One step on the mean loss over the batch's targets.

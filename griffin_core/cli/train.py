@@ -65,6 +65,8 @@ class Schedule:
         Decoupled, on the matrices.
     clip
         Largest global gradient norm; 0 is off.
+    optimizer
+        adamw, or schedule-free: no falling rate, and the model is an average of the run (JAX backend).
     seed
         Of the initial weights and of the data's order.
     """
@@ -76,6 +78,7 @@ class Schedule:
     warmup: int | None = None
     weight_decay: float = 0.1
     clip: float = 1.0
+    optimizer: str = "adamw"
     seed: int = 0
 
 
@@ -181,6 +184,7 @@ def _spec(begin: Begin, schedule: Schedule, engine: Engine, checkpoint_every: in
         clip_norm=schedule.clip,
         compute_dtype=engine.dtype,
         checkpoint_activations=engine.activation_checkpointing,
+        optimizer=schedule.optimizer,
     )
     spec = specs.TrainSpec(
         **start,

@@ -18,6 +18,7 @@ import numpy as np
 from griffin_core.checks import PAD
 from griffin_core.errors import InputError
 from griffin_core.model import Model
+from griffin_core.protocol import compiles_shapes
 from griffin_core.shapes import Array
 from griffin_core.text.files import Document
 from griffin_core.training.examples import NO_LOSS, Examples, tokenise
@@ -125,23 +126,35 @@ def evaluate(
 def _losses(model: Model, examples: Examples) -> Iterator[tuple[Array, Array]]:
     """(positions, losses) of the charged tokens, piece by piece; documents of like length go side by side."""
     order = sorted(range(len(examples)), key=lambda index: (-examples.pairs(index), index))
+    exact = not compiles_shapes(model.module)
     for first in range(0, len(order), ROWS):
         rows = order[first : first + ROWS]
         lengths = [examples.pairs(index) for index in rows]
-        state = model.init_state(len(rows), capacity=lengths[0] if model.config.has_global_attention else None)
+        height = len(rows) if exact else _standard(len(rows), ROWS)
+        room = lengths[0] if exact else -(-lengths[0] // PIECE) * PIECE
+        state = model.init_state(height, capacity=room if model.config.has_global_attention else None)
         for start in range(0, lengths[0], PIECE):
             active = sum(length > start for length in lengths)
-            if active < len(rows):  # the longest come first: rows that have ended are dropped
-                rows, lengths = rows[:active], lengths[:active]
-                state = model.module.take(state, range(active))
-            batch = _piece(examples, rows, start, min(PIECE, lengths[0] - start))
+            rows, lengths = rows[:active], lengths[:active]  # the longest come first: those that have ended go
+            needed = active if exact else _standard(active, ROWS)
+            if needed < height:
+                height, state = needed, model.module.take(state, range(needed))
+            width = min(PIECE, lengths[0] - start)
+            batch = _piece(examples, rows, start, height, width if exact else _standard(width, PIECE))
             x, state = _read(model, batch, state)
             yield from _charged(model, batch, x)
 
 
-def _piece(examples: Examples, rows: Sequence[int], start: int, width: int) -> dict[str, Array]:
-    """The next ``width`` pairs of each row, padded on the right; positions go on where the last piece ended."""
-    batch = {name: np.full((len(rows), width), fill, np.int32) for name, fill in _FILL.items()}
+def _standard(size: int, most: int) -> int:
+    """The next of ``most``, a quarter of it, a sixteenth, ...: few shapes, where each is compiled."""
+    while most // 4 >= max(size, 1):
+        most //= 4
+    return most
+
+
+def _piece(examples: Examples, rows: Sequence[int], start: int, height: int, width: int) -> dict[str, Array]:
+    """The next ``width`` pairs of each row, padded to [height width]; positions go on where the last piece ended."""
+    batch = {name: np.full((height, width), fill, np.int32) for name, fill in _FILL.items()}
     for row, index in enumerate(rows):
         piece = examples.piece(index, start, start + width)
         piece["positions"] += start

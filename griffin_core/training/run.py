@@ -195,11 +195,13 @@ def _diverged(run: RunDirectory, step: int, figures: dict[str, float]) -> str:
 
 
 def _require_trainer(spec: TrainSpec) -> None:
-    capability(spec.backend, registry.load_backend(spec.backend), "Trainer")
+    trainer = capability(spec.backend, registry.load_backend(spec.backend), "Trainer")
     known = [registry.AUTO, *(record.name for record in registry.kernels(spec.backend))]
     if spec.kernel not in known:
         raise KernelNotSupported(f"{spec.backend} has no kernel {spec.kernel!r}; {nearest(str(spec.kernel), known)}")
     options = spec.options
+    if hasattr(trainer, "check"):  # a refusal comes before anything is written
+        trainer.check(options, spec.threads)
     needed = memory.training(
         spec.config, spec.batch, spec.length, options.compute_dtype, options.checkpoint_activations
     )
