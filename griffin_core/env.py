@@ -5,9 +5,10 @@ Variables are read when they are needed, never at import, and parsed strictly.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from griffin_core.errors import ConfigError, nearest
@@ -63,3 +64,14 @@ def warn_unknown(environ: Mapping[str, str] | None = None) -> None:
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment and ``extra``, for a process to be started."""
     return {**os.environ, **extra}
+
+
+@contextlib.contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Unset a variable inside the block: a library loaded there does not see it, and it stands again afterwards."""
+    kept = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ[name] = kept

@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -86,16 +85,23 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     rows = [chip(name) for name in chosen.chip or CHIPS]
     keys = [p.key for p in programs() if chosen.kernel is None or chosen.kernel in p.key]
-    found = count(rows, keys)
+    found: Counts = {}
+    for row in rows:
+        found |= count([row], keys)
+        if chosen.write:  # after each generation: all of them take minutes
+            write(found)
     show(found)
-    if chosen.write:
-        table: dict[str, Any] = committed() if TABLE.exists() else {}
-        for name, counts in found.items():
-            table[name] = {**table.get(name, {}), **counts}
-        known = {p.key for p in programs()}
-        ordered = {n: {k: v for k, v in sorted(table[n].items()) if k in known} for n in CHIPS if n in table}
-        TABLE.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def write(found: Counts) -> None:
+    """Put counts into the committed table; programs that are no more leave it."""
+    table = committed() if TABLE.exists() else {}
+    known = {p.key for p in programs()}
+    for name, counts in found.items():
+        table[name] = {**table.get(name, {}), **counts}
+    ordered = {n: {k: v for k, v in sorted(table[n].items()) if k in known} for n in CHIPS if n in table}
+    TABLE.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 
 
 def show(found: Counts) -> None:

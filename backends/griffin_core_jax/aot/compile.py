@@ -13,9 +13,10 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from griffin_core import env
 from griffin_core.errors import BackendError
 from griffin_core_jax.devices import targeting as for_platform
-from griffin_core_jax.tpu.chips import Chip, targeting
+from griffin_core_jax.tpu.chips import SMALLEST, Chip, targeting
 from griffin_core_jax.tpu.chips import chip as chip_named
 
 INSTALL = "pip install 'griffin-core[tpu-aot]'"
@@ -53,6 +54,7 @@ def topology_devices(topology: str) -> tuple[Any, ...]:
     """
     require_libtpu()
     try:
+        _load()
         described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:
         raise BackendError(f"libtpu does not describe the topology {topology!r}: {_one_line(error)}") from error
@@ -100,6 +102,19 @@ def memory(compiled: jax.stages.Compiled) -> Memory:
         found.alias_size_in_bytes,
         found.peak_memory_in_bytes,
     )
+
+
+@functools.cache
+def _load() -> None:
+    """Load libtpu and have it read its flags.
+
+    It ends the process at flags in XLA_FLAGS that it lacks, such as those for processors, so it is not shown them.
+    """
+    jax.devices()  # by now JAX has read them for itself
+    with env.hidden("XLA_FLAGS"):
+        described = topologies.get_topology_desc(platform="tpu", topology_name=SMALLEST.topology)
+        one = NamedSharding(Mesh(np.array(described.devices[:1]), ("one",)), PartitionSpec())
+        jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((8, 128), np.float32, sharding=one)).compile()
 
 
 def _one_line(error: Exception) -> str:

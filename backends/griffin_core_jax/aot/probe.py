@@ -18,6 +18,7 @@ from typing import Any
 from griffin_core import env
 from griffin_core.errors import BackendError
 from griffin_core_jax.aot.compile import compile_for, require_libtpu
+from griffin_core_jax.aot.layouts import layout_copies
 from griffin_core_jax.aot.programs import Program, programs
 from griffin_core_jax.aot.schedule import read_schedule
 from griffin_core_jax.tpu.chips import Chip, chip
@@ -33,7 +34,7 @@ _RESULT = "RESULT "
 
 
 def measure(
-    what: str, row: Chip, shape: tuple[int, int, int], keys: Iterable[str] | None = None, seconds: float = 300.0
+    what: str, row: Chip, shape: tuple[int, int, int], keys: Iterable[str] | None = None, seconds: float = 900.0
 ) -> dict[str, Any]:
     """Compile programs for one generation in a fresh process.
 
@@ -45,7 +46,8 @@ def measure(
         seconds: when to give up.
 
     Returns:
-        By program: for bundles {"inner", "step"} bundles per 1024 elements, for cycles the estimate of the whole call.
+        By program. For bundles: "inner" and "step" bundles per 1024 elements (the loops of a grid step; all of it)
+        and "copies", the layout copies of large arrays. For cycles: the estimate of the whole call.
 
     Raises:
         BackendError: no libtpu, no cycle profile for this generation, or the process failed; its last words are given.
@@ -54,7 +56,7 @@ def measure(
     if what == CYCLES and not row.static_profile:
         raise BackendError(f"the compiler has no cycle profile for {row.name}; it has one from v5e on")
     folder = Path(tempfile.mkdtemp(prefix="griffin-aot-"))
-    flags = {"LIBTPU_INIT_ARGS": _FLAGS[what].format(folder=folder), "JAX_PLATFORMS": "cpu"}
+    flags = {"LIBTPU_INIT_ARGS": _FLAGS[what].format(folder=folder), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     chosen = "" if keys is None else ",".join(keys)
     command = [sys.executable, "-m", __name__, what, row.name, ",".join(map(str, shape)), str(folder), chosen]
     try:
@@ -84,8 +86,10 @@ def main(arguments: list[str]) -> None:
     for program in programs((batch, time, width)):
         if not chosen or program.key in chosen.split(","):
             clear(folder)
-            compile_for(*program.build(), row)
-            found = bundles(program, row, folder) if what == BUNDLES else cycles(program, folder)
+            compiled = compile_for(*program.build(), row)
+            found: Any = cycles(program, folder) if what == CYCLES else bundles(program, row, folder)
+            if what == BUNDLES:
+                found["copies"] = len(layout_copies(compiled))
             sys.stdout.write(_RESULT + json.dumps([program.key, found]) + "\n")
             sys.stdout.flush()
 
