@@ -54,8 +54,7 @@ def make_mesh(
 
 def legal_tensor_sizes(config: GriffinConfig) -> tuple[int, ...]:
     """Sizes that ``tensor`` can have: what divides heads, gate blocks, MLP width and vocabulary alike."""
-    common = math.gcd(*_split_counts(config).values())
-    return tuple(size for size in range(1, common + 1) if common % size == 0)
+    return _divisors(math.gcd(*_split_counts(config).values()))
 
 
 def check_mesh(config: GriffinConfig, mesh: Mesh) -> None:
@@ -69,11 +68,12 @@ def check_mesh(config: GriffinConfig, mesh: Mesh) -> None:
     tensor, fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
     broken = [f"{name}={count}" for name, count in _split_counts(config).items() if count % tensor]
     if broken:
-        legal = ", ".join(map(str, legal_tensor_sizes(config)))
+        legal = _listed(legal_tensor_sizes(config))
         raise ConfigError(f"tensor={tensor} does not divide {' and '.join(broken)}; legal sizes are {legal}")
-    if config.width % fsdp:
-        legal = ", ".join(str(size) for size in range(1, min(config.width, 1024) + 1) if config.width % size == 0)
-        raise ConfigError(f"fsdp={fsdp} does not divide width={config.width}; legal sizes are {legal}")
+    broken = [f"{name}={count}" for name, count in _gathered_counts(config).items() if count % fsdp]
+    if broken:
+        legal = _listed(_divisors(math.gcd(*_gathered_counts(config).values())))
+        raise ConfigError(f"fsdp={fsdp} does not divide {' and '.join(broken)}; legal sizes are {legal}")
 
 
 def check_batch(config: GriffinConfig, mesh: Mesh, shape: tuple[int, ...]) -> None:
@@ -157,3 +157,17 @@ def _split_counts(config: GriffinConfig) -> dict[str, int]:
     if RECURRENT not in config.layer_kinds:
         del counts["gate_blocks"]
     return {**counts, "mlp_width": config.mlp_width, "vocab_size": config.vocab_size}
+
+
+def _gathered_counts(config: GriffinConfig) -> dict[str, int]:
+    """What ``fsdp`` must divide: the model's width, and the width of a gate block."""
+    counts = {"width": config.width}
+    return {**counts, "block width": config.block_width} if RECURRENT in config.layer_kinds else counts
+
+
+def _divisors(number: int) -> tuple[int, ...]:
+    return tuple(size for size in range(1, number + 1) if number % size == 0)
+
+
+def _listed(sizes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sizes))

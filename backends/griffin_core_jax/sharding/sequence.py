@@ -189,6 +189,12 @@ def local_attention(
     return jnp.where(pad[..., None, None], 0, y), None
 
 
+def last_piece(x: Array, axis: str = SEQUENCE) -> Array:
+    """The value of x on the device with the last piece, on every device; its cotangent goes there alone."""
+    last = lax.axis_index(axis) == lax.axis_size(axis) - 1
+    return lax.psum(jnp.where(last, x, 0), axis)
+
+
 def _same_document(positions: Array, back: int) -> Array:
     """bool [b back]: which of the tokens before this piece belong to the document that goes on in it.
 

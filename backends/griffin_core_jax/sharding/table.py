@@ -33,8 +33,8 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "mlp": TENSOR,
     "gate_blocks": TENSOR,
     "embed": FSDP,
+    "block_in": FSDP,
     "kv": None,
-    "block_in": None,
     "block_out": None,
     "conv": None,
     "one": None,
@@ -111,7 +111,7 @@ def param_shardings(config: GriffinConfig, mesh: Mesh) -> dict[str, Any]:
 def state_specs(config: GriffinConfig) -> dict[str, Any]:
     """A tree in the form of a decode state, of PartitionSpec."""
     recurrent = {"h": ("layers", "batch", "lru"), "conv": ("layers", "batch", "conv", "lru")}
-    attention = {name: ("layers", "batch", "cache", "kv") for name in ("k", "v")}
+    attention = dict.fromkeys(("k", "v"), ("layers", "batch", "cache", "kv"))
     return {
         POSITION: partition(("batch",)),
         SEGMENTS: tuple(
