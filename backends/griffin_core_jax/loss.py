@@ -62,7 +62,7 @@ def cross_entropy_sum(
     batch, time, _ = x.shape
     most = max(1, piece_bytes // (4 * max(1, batch) * weight.shape[0]))
     length = -(-time // -(-time // most)) if time else 1  # pieces of equal length waste the least padding
-    extra = -time % length
+    extra = -time % length if time else 1
     if extra:
         x = jnp.pad(x, ((0, 0), (0, extra), (0, 0)))
         targets = jnp.pad(targets, ((0, 0), (0, extra)), constant_values=-1)

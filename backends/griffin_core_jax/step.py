@@ -119,30 +119,19 @@ def apply_gradients(
     loss: Array,
     grads: Any,
     rate: Array,
+    norm: Array | None = None,
 ) -> tuple[Any, Any, dict[str, Array]]:
-    """The second half of ``train_step``: from the mean loss and its gradient to the new values."""
-    return update(config, options, params, opt_state, grads, loss, optax.tree.norm(grads), rate)
-
-
-def update(
-    config: GriffinConfig,
-    options: TrainerOptions,
-    params: Params,
-    opt_state: Any,
-    grads: Any,
-    loss: Array,
-    norm: Array,
-    rate: Array,
-) -> tuple[Any, Any, dict[str, Array]]:
-    """The second half of ``train_step``: clip and move, or change nothing where ``loss`` or ``norm`` is not finite.
+    """The second half of ``train_step``: clip and move, or change nothing where something is not finite.
 
     Args:
-        grads: in the form of ``params``.
-        norm: their global norm (over all devices, where each holds a part).
+        loss: the mean loss.
+        grads: its gradient, in the form of ``params``.
+        norm: the gradient's global norm where it is known already, or where every device holds a part of ``grads``.
 
     Returns:
         As ``train_step``.
     """
+    norm = optax.tree.norm(grads) if norm is None else norm
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
     def move(params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
