@@ -34,10 +34,10 @@ LN2, LOG2E = 0.6931471805599453, 1.4426950408889634
 _SMALLEST = 2.0**-126
 _LARGEST_EXPONENT = 125.9
 """e^-z is held below 2^125.9, whose reciprocal is a normal number with room for roundings."""
-_SLOWEST = -(2.0**-120)
-"""The rate nearest to 0 that is told from 0: recurrent_param about -86."""
+_SLOWEST, _FASTEST = -(2.0**-120), -(2.0**60)
+"""Rates are held between these: recurrent_param from about -86 to 1e17."""
 _NEAR_ONE = -0.6
-"""Above this log2 a, q comes from sinh: both sides lose less than 2.5 units of roundoff there."""
+"""Above this log2 a, q comes from sinh: both sides lose less than 2.6 units of roundoff."""
 _SINH = (-1.3862943649291992, -0.1110059842467308, -0.0026832292787730694)
 """q / (t a) as a polynomial in t^2: -2 sinh(t ln 2) / t, relative error 3.3e-8 (0.54 units of roundoff)."""
 _FORGET = -2000.0
@@ -101,7 +101,7 @@ def channel_terms(recurrent_param: jax.Array) -> jax.Array:
     """
     p = recurrent_param.astype(jnp.float32)
     soft = jnp.maximum(p, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(p)))
-    rate = jnp.minimum(-RG_LRU_C * LOG2E * soft, _SLOWEST)
+    rate = jnp.clip(-RG_LRU_C * LOG2E * soft, _FASTEST, _SLOWEST)
     return jnp.stack([rate, _LARGEST_EXPONENT + jnp.minimum(0.0, jnp.log2(-rate))])
 
 
@@ -192,7 +192,7 @@ def _exp_minus(z: jax.Array, largest: Any = None) -> jax.Array:
 
 
 def _reciprocal_guess(d: jax.Array) -> jax.Array:
-    """The unit's 1/d. The interpreter's stand-in for it is rounded to bfloat16, which no chip does: there it is exact."""
+    """The unit's 1/d. The interpreters round theirs to bfloat16, which no chip does: there it is exact instead."""
     return pl.reciprocal(d, approx=True) if mode() == "off" else 1.0 / d
 
 

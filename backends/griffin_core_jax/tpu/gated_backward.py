@@ -161,9 +161,7 @@ def _fill(plan: Plan, inputs: Any, kept: _Kept, entering: Any, group: Any, masks
     kept.closed[where] = LN2 - LN2 * found.gate
 
 
-def _gradients(
-    plan: Plan, marks_ref: Any, dy_ref: Any, kept: _Kept, slots: Any, outputs: Any, g: rows.Row
-) -> rows.Row:
+def _gradients(plan: Plan, marks_ref: Any, dy_ref: Any, kept: _Kept, slots: Any, outputs: Any, g: rows.Row) -> rows.Row:
     """The way back through a block: writes the gradients; returns what the rows before it receive."""
     cotangents, passed = slots
 

@@ -112,32 +112,39 @@ def channel_spec(tiles: Tiling) -> pl.BlockSpec:
     return pl.BlockSpec((2, tiles.block_width), lambda b, w, t: (0, w))
 
 
-def pairs(plan: Plan, marks_ref: Any, turn: Callable[[Any, Any, bool, Any], Any], carry: Any, last: bool = False) -> Any:
+Turn = Callable[[Any, Any, bool, Any], Any]
+"""(slot, group, masked, carry) -> carry."""
+
+
+def pairs(plan: Plan, marks_ref: Any, turn: Turn, carry: Any, last: bool = False) -> Any:
     """``carry = turn(slot, group, masked, carry)`` for every group in order; ``last``: from the last group backwards.
 
     Slots alternate; compiled, they are constants. ``masked`` is true where the pair or a neighbouring group has marks.
     """
 
+    count = 4 if plan.groups % 4 == 0 else SLOTS
+
     def one(slot: Any, place: Any, carry: Any, masked: bool) -> Any:
         return turn(slot, plan.groups - 1 - place if last else place, masked, carry)
 
-    def pair(index: Any, carry: Any, masked: bool) -> Any:
-        for slot in range(SLOTS):
-            carry = one(slot, SLOTS * index + slot, carry, masked)
+    def bundle(index: Any, carry: Any, masked: bool) -> Any:
+        for i in range(count):
+            carry = one(i % SLOTS, count * index + i, carry, masked)
         return carry
 
     def body(index: Any, carry: Any) -> Any:
         if marks_ref is None:
-            return pair(index, carry, False)
-        near = [jnp.clip(SLOTS * index + i, 0, plan.groups - 1) for i in range(-1, SLOTS + 1)]
+            return bundle(index, carry, False)
+        near = [jnp.clip(count * index + i, 0, plan.groups - 1) for i in range(-1, count + 1)]
         words = [marks_ref[0, 0, plan.groups - 1 - i if last else i] for i in near]
         clean = functools.reduce(jnp.bitwise_or, words) == 0
-        return jax.lax.cond(clean, *(functools.partial(pair, index, masked=masked) for masked in (False, True)), carry)
+        paths = [functools.partial(bundle, index, masked=masked) for masked in (False, True)]
+        return jax.lax.cond(clean, *paths, carry)
 
-    if mode() == "plain":  # XLA takes seconds for each copy of the body: one for every group, with masks if there are any
+    if mode() == "plain":  # each copy of the body takes XLA seconds: one, with masks if there are any
         loop = functools.partial(one, masked=marks_ref is not None)
         return jax.lax.fori_loop(0, plan.groups, lambda place, carry: loop(place % SLOTS, place, carry), carry)
-    return jax.lax.fori_loop(0, plan.groups // SLOTS, body, carry)
+    return jax.lax.fori_loop(0, plan.groups // count, body, carry)
 
 
 def next_row(a: rows.Row, b: rows.Row, h: rows.Row, reset: Any) -> rows.Row:

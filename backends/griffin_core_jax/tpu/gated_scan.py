@@ -18,9 +18,11 @@ from griffin_core_jax.tpu.gated_forward import SLOTS, gated_scan_forward
 from griffin_core_jax.tpu.tiling import GROUP, Tiling, fixed, tiling
 
 OP = "gated_scan"
+Both = tuple[Tiling, Tiling]
+"""Blocks of the forward and of the backward pass."""
 APPROX = "pallas-approx"
-GATE_ERROR = 2.0**-20
-"""What the approximate form may err in a sigmoid, absolutely, and in 1 - a^2, of its value."""
+GATE_ERROR, MULTIPLIER_ERROR = 2.0**-20, 2.0**-17
+"""What the approximate form promises: sigmoids to 2^-20 absolutely, sqrt(1 - a^2) to 2^-17 of its value."""
 
 
 def gated_scan(
@@ -40,7 +42,7 @@ def gated_scan(
     block; neither y nor anything else [b t d] is kept for it.
 
     Args:
-        x, gate_x, gate_a: [b t d], float32 or bfloat16, t >= 1.
+        x, gate_x, gate_a: [b t d], float32 or bfloat16.
         recurrent_param: [d] p.
         h0: float32 [b d] or None (zeros).
         positions: int [b t]: 0 starts a document, -1 is padding (the state stays, y is 0). None: token 0 starts a
@@ -57,7 +59,10 @@ def gated_scan(
     chosen = form or gate_math.form_for(chips.current())
     gate_math.check_form(chosen)
     first = jnp.zeros(x.shape[::2], jnp.float32) if h0 is None else h0.astype(jnp.float32)
-    y, h = _scan(chosen, tiles, h0 is None, x, gate_x, gate_a, recurrent_param, first, positions)
+    if not x.size:
+        return jnp.zeros_like(x), first
+    both = plan(x, gate_x, gate_a) if tiles is None else (tiles, tiles)
+    y, h = _compiled(chosen, both, h0 is None, x, gate_x, gate_a, recurrent_param, first, positions)
     return y, h
 
 
@@ -69,7 +74,7 @@ def approximate(
     h0: jax.Array | None = None,
     positions: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """``gated_scan`` with approximate gates (``GATE_ERROR``): for those who ask for it by name."""
+    """``gated_scan`` with approximate gates, for those who ask by name: see ``GATE_ERROR`` and ``MULTIPLIER_ERROR``."""
     return gated_scan(x, gate_x, gate_a, recurrent_param, h0, positions, form="approx")
 
 
@@ -81,14 +86,18 @@ def supports(call: KernelCall) -> str | None:
     return f"{bad[0]}; it takes {' and '.join(plain.DTYPES)}" if bad and refused is None else refused
 
 
-def plan(direction: str, x: jax.Array, *gates: jax.Array) -> Tiling:
-    """The blocks of a call on the chip it is traced for; groups go in pairs."""
+def plan(x: jax.Array, *gates: jax.Array) -> Both:
+    """(forward, backward) blocks of a call on the chip it is traced for; groups go in pairs."""
     dtype = functools.reduce(jnp.promote_types, (gate.dtype for gate in gates), x.dtype)
     chip = chips.current()
-    found = tiling(OP, direction, x.shape, dtype, chip)
-    if found.groups % SLOTS == 0:
-        return found
-    return fixed(OP, direction, x.shape, dtype, chip, found.block_time + GROUP, found.block_width)
+
+    def choose(direction: str) -> Tiling:
+        found = tiling(OP, direction, x.shape, dtype, chip)
+        if found.groups % SLOTS == 0:
+            return found
+        return fixed(OP, direction, x.shape, dtype, chip, found.block_time + GROUP, found.block_width)
+
+    return choose("forward"), choose("backward")
 
 
 def find_marks(
@@ -104,46 +113,40 @@ def find_marks(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _scan(
-    form: Form,
-    tiles: Tiling | None,
-    fresh: bool,
-    x: jax.Array,
-    gate_x: jax.Array,
-    gate_a: jax.Array,
-    recurrent_param: jax.Array,
-    h0: jax.Array,
-    positions: jax.Array | None,
+def _scan(form: Form, both: Both, fresh: bool, *inputs: Any) -> tuple[jax.Array, ...]:
+    return _forward(form, both[0], fresh, inputs)
+
+
+def _scan_forward(form: Form, both: Both, fresh: bool, *inputs: Any) -> Any:
+    # by the backward pass's blocks: the states it needs are those before them
+    y, h, starts = _forward(form, both[1], fresh, inputs, with_starts=True)
+    x, gate_x, gate_a, recurrent_param, _, positions = inputs
+    return (y, h), (x, gate_x, gate_a, recurrent_param, starts, positions)
+
+
+def _forward(
+    form: Form, tiles: Tiling, fresh: bool, inputs: tuple[Any, ...], with_starts: bool = False
 ) -> tuple[jax.Array, ...]:
-    blocks = tiles or plan("forward", x, gate_x, gate_a)
-    marked = find_marks(positions, fresh, x.shape, blocks)
-    terms = gate_math.channel_terms(recurrent_param)
-    return gated_scan_forward(x, gate_x, gate_a, terms, h0, marked, blocks, form)
-
-
-def _scan_forward(form: Form, tiles: Tiling | None, fresh: bool, *inputs: Any) -> Any:
     x, gate_x, gate_a, recurrent_param, h0, positions = inputs
-    blocks = tiles or plan("backward", x, gate_x, gate_a)  # the states are those before the backward pass's blocks
-    marked = find_marks(positions, fresh, x.shape, blocks)
+    marked = find_marks(positions, fresh, x.shape, tiles)
     terms = gate_math.channel_terms(recurrent_param)
-    y, h, starts = gated_scan_forward(x, gate_x, gate_a, terms, h0, marked, blocks, form, with_starts=True)
-    return (y, h), (*inputs[:4], starts, positions)
+    return gated_scan_forward(x, gate_x, gate_a, terms, h0, marked, tiles, form, with_starts)
 
 
 def _scan_backward(
-    form: Form, tiles: Tiling | None, fresh: bool, kept: Any, cotangents: tuple[jax.Array, jax.Array]
-) -> Any:
+    form: Form, both: Both, fresh: bool, kept: Any, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array | None, ...]:
     x, gate_x, gate_a, recurrent_param, starts, positions = kept
-    blocks = tiles or plan("backward", x, gate_x, gate_a)
-    marked = find_marks(positions, fresh, x.shape, blocks)
+    marked = find_marks(positions, fresh, x.shape, both[1])
     terms = gate_math.channel_terms(recurrent_param)
     arguments = (x, gate_x, gate_a, terms, starts, marked, *cotangents)
-    dx, dgate_x, dgate_a, total, dh0 = gated_scan_backward(*arguments, blocks, form)
+    dx, dgate_x, dgate_a, total, dh0 = gated_scan_backward(*arguments, both[1], form)
     dparam = gate_math.LN2 * gate_math.softplus_slope(recurrent_param) * total
     return dx, dgate_x, dgate_a, dparam.astype(recurrent_param.dtype), dh0, None
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
+_compiled = jax.jit(_scan, static_argnums=(0, 1, 2))
 
 KERNELS = (Kernel(OP, plain.PALLAS, gated_scan, None, supports), Kernel(OP, APPROX, approximate, None, supports))
 """Best first. ``auto`` takes the first that supports a call, and what supports one of them supports both."""
