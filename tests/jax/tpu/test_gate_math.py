@@ -16,7 +16,7 @@ from griffin_core_jax.tpu.interpret import interpreting
 
 U = 2.0**-24
 GATES = np.concatenate([np.linspace(-50, 50, 2001), [-120.0, -100.0, -90.0, -1e30, 90.0, 1e30]]).astype(np.float32)
-HELD_OPEN = 2.0**0.05
+HELD_OPEN = 1.036
 """A shut recurrence gate is held at 2^-125.9, 2^0.1 times what underflow may cost; m has the root of that."""
 PARAMS = np.array([-60, -40, -20, -13.8, -5, -1, 0, 0.5, 3, 20, 1e4], np.float32)
 

@@ -94,7 +94,8 @@ def test_longer_in_the_simulator(form: str) -> None:
 @pytest.mark.parametrize("block", [(96, 128), (64, 256), (32, 384)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_other_blocks(block: tuple[int, int], dtype: str) -> None:
-    check(Case(b=2, t=150, d=300, decay="mixed", resets="edges", carry=True, pads=7, dtype=dtype), "refined", "plain", block)
+    case = Case(b=2, t=150, d=300, decay="mixed", resets="edges", carry=True, pads=7, dtype=dtype)
+    check(case, "refined", "plain", block)
 
 
 def gradients_of(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
