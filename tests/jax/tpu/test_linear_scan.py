@@ -84,7 +84,7 @@ def test_values_and_gradients(call: Call) -> None:
     check(call, "plain")
 
 
-@pytest.mark.parametrize("call", [Call((2, 19, 130), reset=True), Call((1, 33, 64), "bfloat16", "bfloat16")], ids=str)
+@pytest.mark.parametrize("call", [Call((1, 19, 130), reset=True), Call((1, 17, 64), "bfloat16", "bfloat16")], ids=str)
 def test_values_and_gradients_in_the_simulator(call: Call) -> None:
     """Memory starts as NaN, blocks run in a random order where they may, and races are looked for."""
     check(call, "random")
@@ -126,7 +126,7 @@ def test_the_protocols_gradient_is_the_same() -> None:
         (y, h), pull = jax.vjp(lambda *given: linear_scan(*given, reset), x, log_a, h0)
         theirs = pull((y, h))
         ours = jax.jit(linear_scan_vjp)(x, log_a, h0, reset, y, h, y, h)
-        alone = jax.jit(linear_scan_vjp)(x, log_a, None, reset, y, h, y, None)
+        alone = jax.eval_shape(linear_scan_vjp, x, log_a, None, reset, y, h, y, None)
     for a, b in zip(ours[:3], theirs, strict=True):
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
     assert ours[3] is None

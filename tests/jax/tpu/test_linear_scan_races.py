@@ -16,9 +16,9 @@ from griffin_core_jax.tpu.tiling import fixed
 
 kernel.SEMANTICS = tuple(sys.argv[1].split(","))
 rng = np.random.default_rng(0)
-shape = (2, 64, 256)
+shape = (1, 96, 128)
 x, log_a = rng.normal(size=shape).astype(np.float32), -np.abs(rng.normal(size=shape)).astype(np.float32)
-h0 = rng.normal(size=(2, 256)).astype(np.float32)
+h0 = rng.normal(size=(1, 128)).astype(np.float32)
 tiles = fixed("linear_scan", "forward", shape, "float32", chips.SMALLEST, 16, 128)
 with interpreting("random"):
     y, h = kernel.linear_scan_forward(jnp.asarray(x), jnp.asarray(log_a), jnp.asarray(h0), None, tiles)

@@ -114,14 +114,10 @@ def _compile(op: str, shape: tuple[int, int, int], dtype: str, name: str) -> Non
 
 QUICK = [
     ("v4", 8191, 5120, "float32"),
-    ("v4", 8192, 2560, "bfloat16"),
     ("v5e", 8191, 4096, "float32"),
     ("v5e", 7, 127, "bfloat16"),
     ("v5p", 8191, 192, "bfloat16"),
-    ("v5p", 8192, 5120, "float32"),
-    ("v6e", 8192, 4096, "bfloat16"),
     ("v6e", 1, 1, "bfloat16"),
-    ("tpu7x", 8191, 2560, "bfloat16"),
     ("tpu7x", 8192, 100, "float32"),
 ]
 
