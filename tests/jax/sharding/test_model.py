@@ -24,18 +24,18 @@ MESHES = [
     {"data": 2, "fsdp": 2, "tensor": 2},
     {"data": 2, "sequence": 4},
 ]
-QUICK = (MIXED, {"data": 2, "tensor": 4})
 
 
 def named(sizes: dict[str, int]) -> str:
     return "-".join(f"{name}{size}" for name, size in sizes.items())
 
 
-def quick(sizes: dict[str, int]) -> Any:
-    return pytest.param(sizes, id=named(sizes), marks=() if sizes in QUICK else pytest.mark.prove)
+def chosen(*quick: dict[str, int]) -> list[Any]:
+    """All meshes, of which ``make test`` runs some."""
+    return [pytest.param(sizes, id=named(sizes), marks=() if sizes in quick else pytest.mark.prove) for sizes in MESHES]
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=named)
+@pytest.mark.parametrize("sizes", chosen(MIXED, {"sequence": 8}, {"data": 2, "tensor": 4}))
 def test_logits(
     config: GriffinConfig, params: Any, batch: Any, logits: np.ndarray, close: Any, sizes: dict[str, int]
 ) -> None:
@@ -49,7 +49,7 @@ def test_logits(
     close(got, logits, "logits")
 
 
-@pytest.mark.parametrize("sizes", [quick(sizes) for sizes in MESHES])
+@pytest.mark.parametrize("sizes", chosen(MIXED))
 def test_one_training_step(
     config: GriffinConfig,
     params: Any,
@@ -83,6 +83,7 @@ def test_one_training_step(
         close(np.where(clear, got, 0), np.where(clear, expected, 0), "parameters")
 
 
+@pytest.mark.prove
 def test_loss_of_an_evaluation(config: GriffinConfig, params: Any, batch: Any, close: Any) -> None:
     mesh = sharding.make_mesh(**MIXED)
     got, count = jax.jit(lambda p, b: sharding.loss(config, mesh, p, b))(
@@ -116,6 +117,7 @@ def test_prefill_and_a_step_of_decoding(
         close(got_state[name], value, name)
 
 
+@pytest.mark.prove
 def test_donates_only_when_asked(config: GriffinConfig, params: Any, options: TrainerOptions, batch: Any) -> None:
     mesh = sharding.make_mesh()
     kept = sharding.make_train_step(config, mesh, options, params)

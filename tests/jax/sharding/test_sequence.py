@@ -90,7 +90,15 @@ def test_recurrent_middle(
     compare(close, in_pieces(mesh, split, 2), whole, [x], [positions])
 
 
-@pytest.mark.parametrize("window", [1, 3, 11, None], ids=["itself", "a piece", "several pieces", "all"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        pytest.param(1, id="itself", marks=pytest.mark.prove),
+        pytest.param(3, id="a piece", marks=pytest.mark.prove),
+        pytest.param(11, id="several pieces"),
+        pytest.param(None, id="all"),
+    ],
+)
 def test_local_attention(mesh: Any, batch: Any, close: Any, rng: np.random.Generator, window: int | None) -> None:
     shape = batch["positions"].shape
     q, k, v = draw(rng, *shape, 2, 8), draw(rng, *shape, 8), draw(rng, *shape, 8)
