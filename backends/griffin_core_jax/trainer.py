@@ -64,10 +64,10 @@ class Trainer:
         self.config, self.options, self.step_number = config, options, 0
         policy = remat or (remats.BLOCK if options.checkpoint_activations else remats.NONE)
         remats.wrap_layers(policy)
-        self._params = load_params(config, params, "float32", device)
+        self._params = _placed(load_params(config, params, "float32", device))
         wanted = wanted_now(kernel, self._params["final_norm"])
         self._program = _Program(config, _without_schedule(options), wanted, policy)
-        self._opt_state = _begin(self._program, self._params)
+        self._opt_state = _placed(_begin(self._program, self._params))
 
     @staticmethod
     def check(options: TrainerOptions, threads: int | None = None) -> None:
@@ -167,6 +167,11 @@ class _Program(NamedTuple):
 def _without_schedule(options: TrainerOptions) -> TrainerOptions:
     """Options that decide about the program: the rate of a step is an argument of it."""
     return replace(options, steps=1, warmup=0, learning_rate=1.0, final_fraction=0.0)
+
+
+def _placed(tree: Any) -> Any:
+    """The same arrays bound to where they are, as restored ones are: a step is then compiled once for both."""
+    return jax.tree.map(lambda x: jax.device_put(x, x.sharding), tree)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -8,9 +8,10 @@ from griffin_core.layouts.initialise import init_params
 from griffin_core.presets import BYTE_VOCAB, GRIFFIN_PATTERN
 from griffin_core.schedules import TrainerOptions
 
-pytest.importorskip("jax")
+jax = pytest.importorskip("jax")
 pytest.importorskip("optax")
 pytest.importorskip("orbax.checkpoint")
+step = pytest.importorskip("griffin_core_jax.step")
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,12 @@ def config():
 @pytest.fixture(scope="session")
 def options():
     return TrainerOptions(steps=50, learning_rate=1e-2, warmup=3)
+
+
+@pytest.fixture(scope="session")
+def gradients(config, options):
+    """(native parameters, batch) -> (loss, gradients), compiled once for the small config."""
+    return jax.jit(lambda params, batch: step.gradients(config, options, params, batch))
 
 
 @pytest.fixture(scope="session")
