@@ -82,13 +82,13 @@ def vjp(
 
     Args:
         f: takes the inputs positionally, returns an array or a tuple of arrays (None among them is skipped).
-        inputs: arrays; integer and absent ones get no gradient.
+        inputs: arrays; integer and absent ones, and what is no array, get no gradient.
         cotangents: one per output of ``f``; None counts as zeros.
 
     Returns:
         One gradient per input (zeros where the output does not depend on it), None for integer and absent ones.
     """
-    wanted = [i for i, x in enumerate(inputs) if x is not None and jnp.issubdtype(x.dtype, jnp.floating)]
+    wanted = [i for i, x in enumerate(inputs) if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
 
     def on_floats(*values: JaxArray) -> list[JaxArray | None]:
         given = list(inputs)

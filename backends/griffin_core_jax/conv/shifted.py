@@ -29,19 +29,20 @@ def conv1d(
     """
     (batch, time, width), taps, wide = x.shape, weight.shape[-1], wide_dtype(x)
     before = jnp.zeros((batch, taps - 1, width), x.dtype) if state is None else state.astype(x.dtype)
-    line = jnp.concatenate([before, x], axis=1)
+    # Wide once for all: the gradients that a token gets, by its taps and by the state, are then summed in float32.
+    line = jnp.concatenate([before, x], axis=1).astype(wide)
     total = jnp.broadcast_to(bias.astype(wide), x.shape)
     going_on = None if positions is None else (positions != PAD) & (jnp.cumsum(positions == 0, axis=1) == 0)
     for back in range(taps):
         start = taps - 1 - back
-        seen = lax.slice_in_dim(line, start, start + time, axis=1).astype(wide)
+        seen = lax.slice_in_dim(line, start, start + time, axis=1)
         if positions is not None:  # padding has -1 and sees nothing
             seen = jnp.where(((positions >= back) | going_on)[..., None], seen, 0.0)
         total = total + weight[:, 0, start].astype(wide) * seen
     if positions is None:
-        return total.astype(x.dtype), line[:, time:]
+        return total.astype(x.dtype), line[:, time:].astype(x.dtype)
     total = jnp.where((positions == PAD)[..., None], 0.0, total)
-    return total.astype(x.dtype), _last(line, positions, taps)
+    return total.astype(x.dtype), _last(line, positions, taps).astype(x.dtype)
 
 
 def _last(line: Array, positions: Array, taps: int) -> Array:
