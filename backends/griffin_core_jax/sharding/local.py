@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,7 +52,6 @@ def local_hidden(
     pad = positions == PAD
     x = _lookup(params["embedding"], jnp.where(pad, 0, tokens), dtype)
     x = x * jnp.asarray(config.embedding_multiplier, dtype) if config.embedding_multiplier != 1.0 else x
-    split = {"middle": sequence.recurrent_middle, "attention": sequence.local_attention}
     call = Call(
         positions=positions,
         before=None if state is None else state[POSITION],
@@ -59,8 +59,9 @@ def local_hidden(
         window=config.attention_window,
         kernel=kernel,
         constrain=_constrain,
-        **(split if lax.axis_size(SEQUENCE) > 1 else {}),
     )
+    if lax.axis_size(SEQUENCE) > 1:
+        call = replace(call, middle=sequence.recurrent_middle, attention=sequence.local_attention)
     stacks = None if state is None else state[SEGMENTS]
     x, stacks, _ = run_layers(config, params[SEGMENTS], x, call, stacks, _gathering(config, dtype, wrap))
     x = jnp.where(pad[..., None], 0, rms_norm(x, params["final_norm"]))

@@ -22,8 +22,8 @@ from griffin_core import presets
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import GriffinError
 from griffin_core.schedules import TrainerOptions
-from griffin_core_jax import devices
 from griffin_core_jax.aot.compile import Memory, memory, topology_devices
+from griffin_core_jax.devices import targeting as for_platform
 from griffin_core_jax.layout import segments
 from griffin_core_jax.sharding.hlo import Collective, collectives
 from griffin_core_jax.sharding.mesh import make_mesh
@@ -55,7 +55,7 @@ class Plan:
     sequence: int = 1
 
 
-PLANS = (
+PLANS: tuple[Plan, ...] = (
     Plan("griffin-14b", "v5e:16x16", fsdp=32, tensor=8, rows=32, time=4096),
     Plan("recurrentgemma-9b", "v5e:16x16", fsdp=32, tensor=8, rows=32, time=4096),
     Plan("griffin-14b", "v5p:8x8x8", fsdp=64, tensor=8, rows=256, time=8192),
@@ -114,7 +114,7 @@ def measure(plan: Plan, kernel: str | None = None) -> Report:
     options = TrainerOptions(steps=1, compute_dtype="bfloat16", checkpoint_activations=True)
     arguments = abstract_step(config, mesh, options, plan.rows, plan.time)
     start = time.perf_counter()
-    with devices.targeting("tpu"), targeting(row):
+    with for_platform("tpu"), targeting(row):
         step = make_train_step(config, mesh, options, arguments[0], kernel=kernel, donate=True)
         compiled = step.lower(*arguments).compile()  # type: ignore[attr-defined]
     seconds = time.perf_counter() - start
