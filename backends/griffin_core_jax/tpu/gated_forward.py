@@ -1,8 +1,8 @@
 """gated_scan on a TPU: forward. One pass over x, gate_x and gate_a; nothing but y and the last state is written.
 
-Groups of 16 rows go in pairs, and the gates of a group are computed while the rows of the group before it are
-scanned: the first is bound by arithmetic, the second by the latency of a multiply and an add in every row. A pair that
-``marks`` names nothing in takes a path without masks.
+The gates of a group of 16 rows are computed while the rows of the group before it are scanned: the first is bound by
+arithmetic, the second by the latency of a multiply and an add in every row. Groups that ``marks`` names nothing in or
+beside take a path without masks.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from griffin_core_jax.tpu.tiling import Tiling
 
 SLOTS = 2
 """Groups in flight: one is scanned while the other is filled."""
+SPAN = 4
+"""Groups written out in one turn of the loop: its beginning and end, where little overlaps, come half as often."""
 
 
 @dataclass(frozen=True)
@@ -119,27 +121,30 @@ Turn = Callable[[Any, Any, bool, Any], Any]
 def pairs(plan: Plan, marks_ref: Any, turn: Turn, carry: Any, last: bool = False) -> Any:
     """``carry = turn(slot, group, masked, carry)`` for every group in order; ``last``: from the last group backwards.
 
-    Slots alternate; compiled, they are constants. ``masked`` is true where the pair or a neighbouring group has marks.
+    Slots alternate; compiled, they are constants. ``masked`` is true where these groups or their neighbours have marks.
     """
 
-    count = 4 if plan.groups % 4 == 0 else SLOTS
+    count = SPAN if plan.groups % SPAN == 0 else SLOTS
 
     def one(slot: Any, place: Any, carry: Any, masked: bool) -> Any:
         return turn(slot, plan.groups - 1 - place if last else place, masked, carry)
 
-    def bundle(index: Any, carry: Any, masked: bool) -> Any:
+    def clean(index: Any, carry: Any) -> Any:
         for i in range(count):
-            carry = one(i % SLOTS, count * index + i, carry, masked)
+            carry = one(i % SLOTS, count * index + i, carry, False)
         return carry
+
+    def marked(index: Any, carry: Any) -> Any:  # one copy of the body, turned: it is taken seldom, and compiled always
+        first = count * index
+        return jax.lax.fori_loop(0, count, lambda i, carry: one(i % SLOTS, first + i, carry, True), carry)
 
     def body(index: Any, carry: Any) -> Any:
         if marks_ref is None:
-            return bundle(index, carry, False)
+            return clean(index, carry)
         near = [jnp.clip(count * index + i, 0, plan.groups - 1) for i in range(-1, count + 1)]
         words = [marks_ref[0, 0, plan.groups - 1 - i if last else i] for i in near]
-        clean = functools.reduce(jnp.bitwise_or, words) == 0
-        paths = [functools.partial(bundle, index, masked=masked) for masked in (False, True)]
-        return jax.lax.cond(clean, *paths, carry)
+        nothing = functools.reduce(jnp.bitwise_or, words) == 0
+        return jax.lax.cond(nothing, functools.partial(clean, index), functools.partial(marked, index), carry)
 
     if mode() == "plain":  # each copy of the body takes XLA seconds: one, with masks if there are any
         loop = functools.partial(one, masked=marks_ref is not None)
