@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from griffin_core import env
 from griffin_core.errors import BackendError
 from griffin_core_jax.devices import targeting as for_platform
-from griffin_core_jax.tpu.chips import SMALLEST, Chip, targeting
+from griffin_core_jax.tpu.chips import CHIPS, Chip, targeting
 from griffin_core_jax.tpu.chips import chip as chip_named
 
 INSTALL = "pip install 'griffin-core[tpu-aot]'"
@@ -112,7 +112,7 @@ def _load() -> None:
     """
     jax.devices()  # by now JAX has read them for itself
     with env.hidden("XLA_FLAGS"):
-        described = topologies.get_topology_desc(platform="tpu", topology_name=SMALLEST.topology)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=CHIPS["v5e"].topology)
         one = NamedSharding(Mesh(np.array(described.devices[:1]), ("one",)), PartitionSpec())
         jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((8, 128), np.float32, sharding=one)).compile()
 

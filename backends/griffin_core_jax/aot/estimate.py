@@ -51,8 +51,8 @@ class Estimate:
 def estimate(program: Program, row: Chip, seconds: float = 600.0) -> Estimate:
     """Estimate one program in a process of its own.
 
-    The simulation unrolls the grid: keep shapes small. It does not know transfers to scalar memory on v5e, so marked
-    programs cannot be estimated there.
+    The simulation unrolls the grid: keep shapes small. It gives up on transfers to scalar memory on v5e (marked
+    programs), and on v5p it finds no room for kernels that ask for more VMEM than the default.
 
     Raises:
         BackendError: no libtpu, no estimate for this generation, or the compiler gave up.
