@@ -1,5 +1,7 @@
 """A model and texts small enough to train in milliseconds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,13 @@ def spec(tiny_config, options, text_file):
     )
 
 
+@pytest.fixture(scope="session")
+def jax_spec(spec):
+    """The same run on JAX, whose threads a process settles once."""
+    pytest.importorskip("griffin_core_jax.trainer")
+    return replace(spec, backend="jax", threads=None)
+
+
 class Quiet:
     """A reporter that keeps what it is told."""
 
@@ -108,6 +117,14 @@ def whole(spec, tmp_path_factory):
     """The directory of the run that ``spec`` describes, never interrupted."""
     out = tmp_path_factory.mktemp("whole") / "run"
     runs.start(out, spec, ByteTokenizer(), Quiet())
+    return out
+
+
+@pytest.fixture(scope="session")
+def jax_whole(jax_spec, tmp_path_factory):
+    """The directory of the run that ``jax_spec`` describes, never interrupted."""
+    out = tmp_path_factory.mktemp("jax") / "run"
+    runs.start(out, jax_spec, ByteTokenizer(), Quiet())
     return out
 
 

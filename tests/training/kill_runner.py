@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grain.experimental  # noqa: F401 (imported once, not in every child)
 
-import griffin_core_torch.trainer  # noqa: F401
+from griffin_core import registry
 from griffin_core.text.tokenizer import ByteTokenizer
 from griffin_core.training import plots
 from griffin_core.training import run as runs
@@ -79,9 +79,21 @@ def strike(pid, out, rng, in_write):
             return writing
 
 
+def prepare(spec, programs):
+    """Import what a child needs; a child of JAX takes its programs from a directory instead of compiling them."""
+    _ = registry.load_backend(spec.backend).Trainer
+    if spec.backend == "jax":
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(programs))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
 def main():
     out, spec_file, kills, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     spec = spec_from_dict(json.loads(spec_file.read_text()))
+    prepare(spec, out.parent / "programs")
     rng = random.Random(seed)
     counts = {"kills": 0, "while_writing": 0}
     while True:

@@ -83,6 +83,32 @@ def test_an_interrupt_exits_with_130_and_says_how_to_go_on(text_file, tmp_path, 
     assert RunDirectory(tmp_path / "run").steps() == [1]
 
 
+def test_jax_trains_is_interrupted_and_resumed(jax_whole, text_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GRIFFIN_BACKEND", "jax")
+    out, base = tmp_path / "run", str(jax_whole / "checkpoint")
+    sizes = ("--steps", "4", "--batch", "2", "--length", "16", "--checkpoint-every", "1")
+    asked = ["train", "--text", str(text_file), "--out", str(out), "--init", base, *sizes]
+    original = runs._one_step
+
+    def interrupted(*arguments):
+        original(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(runs, "_one_step", interrupted)
+    assert main(asked) == 130
+    monkeypatch.setattr(runs, "_one_step", original)
+    assert (RunDirectory(out).state(1) / "trainer" / "arrays" / "1" / "state").is_dir()
+    capsys.readouterr()
+    assert main(["train", "--resume", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["finished"], found["step"], found["name"]) == (True, 4, "checkpoint")
+    assert [record["step"] for record in RunDirectory(out).metrics()] == [1, 2, 3, 4]
+    assert found["heldout_bits_per_byte"] < 8.0
+    assert main([*asked[:4], str(tmp_path / "other"), *asked[5:], "--threads", "9999"]) == 2
+    assert "threads=9999" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -44,9 +44,17 @@ def test_a_killed_run_ends_with_the_same_bits(spec, whole, tmp_path):
     assert counts["while_writing"] >= 1
 
 
+def test_a_killed_run_on_jax_ends_with_the_same_bits(jax_spec, jax_whole, tmp_path):
+    counts = kill_and_compare(jax_spec, jax_whole, tmp_path, kills=2, seed=0)
+    assert counts["kills"] == 2
+    assert counts["while_writing"] >= 1
+
+
 @pytest.mark.prove
+@pytest.mark.parametrize("backend", ["torch", "jax"])
 @pytest.mark.parametrize("seed", range(3))
-def test_many_kills_end_with_the_same_bits(spec, tmp_path, reporter, seed):
+def test_many_kills_end_with_the_same_bits(spec, jax_spec, tmp_path, reporter, backend, seed):
+    spec = {"torch": spec, "jax": jax_spec}[backend]
     often = replace(spec, options=replace(spec.options, steps=60), checkpoint_every=2)
     runs.start(tmp_path / "whole", often, ByteTokenizer(), reporter)
     counts = kill_and_compare(often, tmp_path / "whole", tmp_path, kills=40, seed=seed)

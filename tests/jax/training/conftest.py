@@ -1,11 +1,11 @@
-"""A model small enough to compile and train in seconds; every test takes the same shapes, so that programs are shared."""
+"""A model small enough to compile and train in seconds; all tests take the same shapes, so that programs are shared."""
 
 import numpy as np
 import pytest
 
 from griffin_core.config import GriffinConfig
 from griffin_core.layouts.initialise import init_params
-from griffin_core.presets import BYTE_VOCAB, GRIFFIN_PATTERN
+from griffin_core.presets import BYTE_VOCAB
 from griffin_core.schedules import TrainerOptions
 
 jax = pytest.importorskip("jax")
@@ -23,8 +23,8 @@ def config():
         num_heads=2,
         head_dim=8,
         gate_blocks=2,
-        block_pattern=GRIFFIN_PATTERN,
-        num_layers=3,
+        block_pattern=("recurrent", "attention"),
+        num_layers=4,  # two periods, compiled as one
         attention_window=6,
         vocab_size=BYTE_VOCAB,
         logits_soft_cap=30.0,

@@ -116,7 +116,7 @@ def test_the_mask_is_the_tables(config, table):
     assert mask["embedding"] is mask["final_norm"] is False
 
 
-@pytest.mark.parametrize("name", ["adamw", "schedule-free"])
+@pytest.mark.parametrize("name", ["adamw", pytest.param("schedule-free", marks=pytest.mark.prove)])
 def test_what_is_not_finite_changes_nothing(config, lively, table, name):
     options = TrainerOptions(steps=10, learning_rate=1e-2, warmup=2, weight_decay=0.5, clip_norm=0.05, optimizer=name)
     params = backend.load_params(config, lively(config), "float32")
@@ -139,5 +139,5 @@ def test_the_schedule_free_rate_stays_at_its_peak_and_its_options_are_checked():
     assert set(rates[9:]) == {2.0}
     with pytest.raises(ConfigError, match="did you mean 'schedule-free'"):
         TrainerOptions(steps=1, optimizer="schedulefree")
-    with pytest.raises(ConfigError, match="beta1=0.0"):
+    with pytest.raises(ConfigError, match=r"beta1=0\.0"):
         TrainerOptions(steps=1, optimizer="schedule-free", beta1=0.0)
