@@ -25,6 +25,7 @@ from griffin_core_jax.tpu.linear_scan_forward import (
     group_rows,
     next_state,
     one_row,
+    output_like,
     row_marks,
 )
 from griffin_core_jax.tpu.tiling import GROUP, Tiling
@@ -60,7 +61,7 @@ def linear_scan_backward(
     if marked:
         arguments.insert(0, marks.pack(reset, None, batch, time, tiles))
         specs.insert(0, marks.spec(tiles, reverse=True))
-    struct, wide = jax.ShapeDtypeStruct, jnp.float32
+    struct, wide = functools.partial(output_like, x), jnp.float32
     block = pltpu.VMEM((tiles.block_time, tiles.block_width), wide)
     dx, dlog_a, dh0 = pl.pallas_call(
         functools.partial(_kernel, tiles=tiles, marked=marked),

@@ -45,7 +45,7 @@ def linear_scan_forward(
     if marked:
         arguments.insert(0, marks.pack(reset, None, batch, time, tiles))
         specs.insert(0, marks.spec(tiles))
-    struct = jax.ShapeDtypeStruct
+    struct = functools.partial(output_like, x)
     shapes = [struct(x.shape, x.dtype), struct((batch, 1, width), jnp.float32)]
     outputs = [sequence, row]
     if with_starts:
@@ -65,6 +65,12 @@ def linear_scan_forward(
         name="linear_scan_forward",
     )(*arguments)
     return found[0], found[1][:, 0], *found[2:]
+
+
+def output_like(x: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """An output that varies over the same mesh axes as x: ``shard_map`` checks it."""
+    varies = getattr(jax.typeof(x), "manual_axis_type", None)
+    return jax.ShapeDtypeStruct(shape, dtype, **({} if varies is None else {"manual_axis_type": varies}))
 
 
 def block_specs(tiles: Tiling, reverse: bool = False) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:

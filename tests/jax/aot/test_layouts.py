@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import pallas as pl
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from griffin_core_jax.aot import compile_for, layout_copies, memory
+from griffin_core_jax.aot import compile_for, layout_copies, memory, topology_devices
 from griffin_core_jax.aot.layouts import Copy, copies_in
 from griffin_core_jax.aot.programs import programs
 from griffin_core_jax.tpu import chips
+from griffin_core_jax.tpu.linear_scan import linear_scan
 
 SHAPE = (2, 8192, 2560)
 LARGE = 2**20
+COLLECTIVE = re.compile(r"= \S+ (all-\w+|collective-\w+|reduce-scatter)")
 
 TEXT = """
   %x.1 = f32[2,8192,2560]{2,1,0:T(8,128)} parameter(0)
@@ -77,6 +85,29 @@ def test_linear_scan_has_no_layout_copies(name: str) -> None:
             assert layout_copies(compiled) == (), program.key
             # beside small things only y, which the forward kernel writes though nobody asked for it here
             assert memory(compiled).temporaries < 1.1 * 2 * SHAPE[0] * SHAPE[1] * SHAPE[2], program.key
+
+
+@pytest.mark.usefixtures("libtpu")
+def test_a_split_scan_needs_no_communication() -> None:
+    """Batch and width over four devices, value and gradient: two kernels, no collective, no copy."""
+    mesh = Mesh(np.array(topology_devices("v5e:2x2")).reshape(2, 2), ("data", "model"))
+    sequence, row, marks = P("data", None, "model"), P("data", "model"), P("data")
+    x = jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16, sharding=NamedSharding(mesh, sequence))
+    h0 = jax.ShapeDtypeStruct(SHAPE[::2], jnp.float32, sharding=NamedSharding(mesh, row))
+    reset = jax.ShapeDtypeStruct(SHAPE[:2], jnp.bool, sharding=NamedSharding(mesh, marks))
+
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=(sequence, sequence, row, marks), out_specs=(sequence, sequence, row)
+    )
+    def gradients(x: jax.Array, log_a: jax.Array, h0: jax.Array, reset: jax.Array) -> tuple[jax.Array, ...]:
+        outputs, pull = jax.vjp(lambda *given: linear_scan(*given, reset), x, log_a, h0)
+        return pull(outputs)
+
+    compiled = compile_for(gradients, (x, x, h0, reset), "v5e")
+    assert compiled.as_text().count("tpu_custom_call") == 2
+    assert COLLECTIVE.findall("%all-reduce.1 = f32[2,8]{1,0:T(2,128)} all-reduce(%x)") == ["all-reduce"]
+    assert COLLECTIVE.findall(compiled.as_text()) == []
+    assert layout_copies(compiled, 2**18) == ()
 
 
 @pytest.mark.prove
