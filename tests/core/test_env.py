@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import pytest
@@ -48,3 +49,20 @@ def test_every_variable_is_described() -> None:
         assert variable.name.startswith(env.PREFIX)
         assert len(variable.meaning) > 10
         assert variable.default is None or not variable.values or variable.default in variable.values
+
+
+def test_a_child_gets_this_environment_and_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_VARIABLE", "here")
+    found = env.child_environment({"OTHER_VARIABLE": "there"})
+    assert (found["SOME_VARIABLE"], found["OTHER_VARIABLE"]) == ("here", "there")
+    assert "OTHER_VARIABLE" not in os.environ
+
+
+def test_a_hidden_variable_stands_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_VARIABLE", "here")
+    monkeypatch.delenv("OTHER_VARIABLE", raising=False)
+    with pytest.raises(KeyError, match="inside"), env.hidden("SOME_VARIABLE"), env.hidden("OTHER_VARIABLE"):
+        assert "SOME_VARIABLE" not in os.environ
+        raise KeyError("inside")
+    assert os.environ["SOME_VARIABLE"] == "here"
+    assert "OTHER_VARIABLE" not in os.environ
