@@ -22,6 +22,9 @@ _CALLED = re.compile(
 _GROUPS = re.compile(r"replica_groups=(?P<groups>\{\{.*?\}\}|\[[^ ]*\]<=\[[0-9,]*\](?:T\([0-9,]*\))?)")
 _PAIRS = re.compile(r"source_target_pairs=\{(?P<pairs>.*?\})\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(?P<n>\d+)"\}')
+_CONDITION = re.compile(r"condition=%?(?P<name>[\w.\-]+)")
+_CONSTANT = re.compile(r" = s32\[\]\S* constant\((?P<n>\d+)\)")
+_CHAIN = re.compile(r"channel_id=(?P<channel>\d+).*chain_id=\"(?P<chain>\d+)\"")
 _ARRAY = re.compile(r"(?P<dtype>pred|[a-z]+[0-9]+)\[(?P<dims>[0-9,]*)\]")
 _BITS = re.compile(r"\d+")
 
@@ -61,24 +64,39 @@ def collectives_in(text: str, mesh: Mesh) -> Iterator[Collective]:
     bodies, entry = _computations(text)
     known = _axes_by_groups(mesh)
 
-    def walk(name: str, loops: Loops) -> Iterator[Collective]:
+    pieces: set[tuple[str, str]] = set()
+
+    def walk(name: str, loops: Loops, backward: bool) -> Iterator[Collective]:
         for line in bodies.get(name, ()):
             match = _INSTRUCTION.match(line)
             if match is None or match["op"].endswith(("-done", "-update")):
                 continue
+            back = backward or "transpose(" in line
             kind = match["op"].removesuffix("-start")
             if kind in KINDS:
-                yield _read(kind, match["shape"], line, known, loops)
+                chain = _CHAIN.search(line)  # one exchange that is spread over several instructions
+                piece = (loops[-1][0] if loops else "", chain[0] if chain else "")
+                if chain is None or piece not in pieces:
+                    pieces.add(piece)
+                    yield _read(kind, match["shape"], line, known, back, loops)
                 continue  # what it applies is an addition
             for called in _CALLED.finditer(line):
-                inside = loops
-                if called["how"] == "body":
-                    trips = _TRIPS.search(line)
-                    inside = (*loops, (called["names"].lstrip("%"), int(trips["n"]) if trips else 0))
+                looped = called["how"] == "body"
+                inside = (*loops, (called["names"].lstrip("%"), _turns(line, bodies))) if looped else loops
                 for other in called["names"].split(","):
-                    yield from walk(other.strip().lstrip("%"), inside)
+                    yield from walk(other.strip().lstrip("%"), inside, back and bool(inside))
 
-    return walk(entry, ())
+    return walk(entry, (), False)
+
+
+def _turns(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often a loop turns: as stated, or the one number that its counter is compared with; 0 is unknown."""
+    stated = _TRIPS.search(line)
+    if stated is not None:
+        return int(stated["n"])
+    condition = _CONDITION.search(line)
+    found = _CONSTANT.findall("\n".join(bodies.get(condition["name"], ()))) if condition else []
+    return int(found[0]) if len(found) == 1 else 0
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -90,7 +108,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
         if head is not None:
             current = bodies.setdefault(head["name"], [])
             entry = head["name"] if head["entry"] else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # text inside an instruction may start with one
             current = None
         elif current is not None:
             current.append(line)
@@ -98,11 +116,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _read(
-    kind: str,
-    shape: str,
-    line: str,
-    known: dict[Groups, tuple[str, ...]],
-    loops: Loops,
+    kind: str, shape: str, line: str, known: dict[Groups, tuple[str, ...]], backward: bool, loops: Loops
 ) -> Collective:
     arrays = [_size(match) for match in _ARRAY.finditer(shape)]
     if "-start(" in line and len(arrays) > 1:
@@ -112,7 +126,7 @@ def _read(
         axes=known.get(_groups(line), ()),
         elements=max((count for count, _ in arrays), default=0),
         bytes=sum(size for _, size in arrays),
-        backward="transpose(" in line,
+        backward=backward,
         loops=loops,
     )
 
