@@ -27,6 +27,8 @@ _CONSTANT = re.compile(r" = s32\[\]\S* constant\((?P<n>\d+)\)")
 _CHAIN = re.compile(r"channel_id=(?P<channel>\d+).*chain_id=\"(?P<chain>\d+)\"")
 _ARRAY = re.compile(r"(?P<dtype>pred|[a-z]+[0-9]+)\[(?P<dims>[0-9,]*)\]")
 _BITS = re.compile(r"\d+")
+_FUSED_SCATTER = "all-reduce-scatter"
+"""Computations of which each device keeps its piece alone: the compiler writes them as a sum and a slice."""
 
 Groups = frozenset[frozenset[int]]
 Loops = tuple[tuple[str, int], ...]
@@ -73,6 +75,8 @@ def collectives_in(text: str, mesh: Mesh) -> Iterator[Collective]:
                 continue
             back = backward or "transpose(" in line
             kind = match["op"].removesuffix("-start")
+            if kind == "all-reduce" and name.startswith(_FUSED_SCATTER):
+                kind = "reduce-scatter"
             if kind in KINDS:
                 chain = _CHAIN.search(line)  # one exchange that is spread over several instructions
                 piece = (loops[-1][0] if loops else "", chain[0] if chain else "")
