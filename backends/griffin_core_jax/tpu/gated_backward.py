@@ -24,7 +24,7 @@ from griffin_core_jax.tpu import gated_rows as rows
 from griffin_core_jax.tpu.gate_math import LN2, Form
 from griffin_core_jax.tpu.gated_forward import SLOTS, Plan, channel_spec, group_marks, next_row, pairs, tile_terms
 from griffin_core_jax.tpu.interpret import interpret
-from griffin_core_jax.tpu.linear_scan_forward import SEMANTICS, block_specs, cost, group_rows, row_marks
+from griffin_core_jax.tpu.linear_scan_forward import SEMANTICS, block_specs, cost, group_rows, output_like, row_marks
 from griffin_core_jax.tpu.tiling import GROUP, SUBLANES, Tiling
 
 
@@ -62,7 +62,7 @@ def gated_scan_backward(
     if marked is not None:
         arguments.insert(0, marks.pack(*marked, batch, time, tiles))
         specs.insert(0, marks.spec(tiles, reverse=True))
-    struct, wide = jax.ShapeDtypeStruct, jnp.float32
+    struct, wide = functools.partial(output_like, x), jnp.float32
     sums = pl.BlockSpec((1, SUBLANES, plan.width), lambda b, w, t: (b, 0, w))
     *gradients, total, dh0 = pl.pallas_call(
         functools.partial(_kernel, plan=plan),

@@ -21,7 +21,7 @@ from griffin_core_jax.tpu import gate_math, marks
 from griffin_core_jax.tpu import gated_rows as rows
 from griffin_core_jax.tpu.gate_math import Form
 from griffin_core_jax.tpu.interpret import interpret, mode
-from griffin_core_jax.tpu.linear_scan_forward import SEMANTICS, block_specs, cost, group_rows, row_marks
+from griffin_core_jax.tpu.linear_scan_forward import SEMANTICS, block_specs, cost, group_rows, output_like, row_marks
 from griffin_core_jax.tpu.tiling import Tiling
 
 SLOTS = 2
@@ -89,7 +89,7 @@ def gated_scan_forward(
     if marked is not None:
         arguments.insert(0, marks.pack(*marked, batch, time, tiles))
         specs.insert(0, marks.spec(tiles))
-    struct = jax.ShapeDtypeStruct
+    struct = functools.partial(output_like, x)
     shapes, outputs = [struct(x.shape, x.dtype), struct((batch, 1, width), jnp.float32)], [sequence, row]
     if with_starts:
         shapes.append(struct((batch * tiles.grid[2], 1, width), jnp.float32))

@@ -62,7 +62,8 @@ def gated_scan(
     if not x.size:
         return jnp.zeros_like(x), first
     both = plan(x, gate_x, gate_a) if tiles is None else (tiles, tiles)
-    y, h = _compiled(chosen, both, h0 is None, x, gate_x, gate_a, recurrent_param, first, positions)
+    shared = (_vary_like(x, value) for value in (recurrent_param, first, positions))
+    y, h = _compiled(chosen, both, h0 is None, x, gate_x, gate_a, *shared)
     return y, h
 
 
@@ -98,6 +99,15 @@ def plan(x: jax.Array, *gates: jax.Array) -> Both:
         return fixed(OP, direction, x.shape, dtype, chip, found.block_time + GROUP, found.block_width)
 
     return choose("forward"), choose("backward")
+
+
+def _vary_like(x: jax.Array, value: jax.Array | None) -> jax.Array | None:
+    """``value``, varying over x's mesh axes: under ``shard_map`` its gradient is then summed over them."""
+    axes = getattr(jax.typeof(x), "manual_axis_type", None)
+    if value is None or axes is None:
+        return value
+    missing = tuple(sorted(axes.varying - jax.typeof(value).manual_axis_type.varying))
+    return jax.lax.pcast(value, missing, to="varying") if missing else value
 
 
 def find_marks(
