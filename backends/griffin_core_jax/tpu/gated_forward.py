@@ -124,7 +124,7 @@ def pairs(plan: Plan, marks_ref: Any, turn: Turn, carry: Any, last: bool = False
     Slots alternate; compiled, they are constants. ``masked`` is true where these groups or their neighbours have marks.
     """
 
-    count = SPAN if plan.groups % SPAN == 0 else SLOTS
+    count = SPAN if plan.groups % SPAN == 0 and plan.groups > SPAN else SLOTS
 
     def one(slot: Any, place: Any, carry: Any, masked: bool) -> Any:
         return turn(slot, plan.groups - 1 - place if last else place, masked, carry)
