@@ -39,7 +39,7 @@ def sigmoid(z: Row) -> Row:
 
 
 def _log(gate_a: Row, rate: Any) -> Row:
-    return rate * sigmoid(gate_a)
+    return sigmoid(gate_a) * rate
 
 
 def _remainder(t: Row, a: Row) -> Row:

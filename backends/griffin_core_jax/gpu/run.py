@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from griffin_core.errors import ConfigError
 from griffin_core_jax.gpu.backward import backward
 from griffin_core_jax.gpu.call import Call
 from griffin_core_jax.gpu.forward import forward
@@ -17,7 +18,13 @@ Plans = tuple[Plan, Plan]
 
 
 def run_forward(call: Call, h0: jax.Array, plans: Plans, save: bool = False) -> tuple[jax.Array, ...]:
-    """(y [b t d], the last state [b d]), and to ``save`` the states before each tile of the backward pass."""
+    """(y [b t d], the last state [b d]), and to ``save`` the states before each tile of the backward pass.
+
+    Raises:
+        ConfigError: the tiles of the two plans do not fit.
+    """
+    if plans[0].rows % plans[1].rows:
+        raise ConfigError(f"tiles of {plans[0].rows} rows forward, {plans[1].rows} backward; the second must divide")
     starts = states_before(call, h0, plans[0])
     y, last, *saved = forward(call, starts, plans[0], plans[1].rows if save else None)
     return y, last[:, -1], *saved

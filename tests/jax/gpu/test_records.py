@@ -1,0 +1,118 @@
+"""The records of the GPU kernels: what they take, what they are compiled from, who chooses them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import griffin_core_jax as backend
+from griffin_core import registry
+from griffin_core.config import GriffinConfig
+from griffin_core.protocol import KernelCall
+from griffin_core.testing import judge
+from griffin_core_jax.gpu.gated_scan import gated_scan
+from griffin_core_jax.gpu.kernels import KERNELS
+from griffin_core_jax.gpu.linear_scan import linear_scan
+from griffin_core_jax.tpu.interpret import interpreting
+
+FLOATS = ("x", "log_a", "gate_x", "gate_a")
+CALL = KernelCall({"x": (1, 4, 8)}, dict.fromkeys(FLOATS, "bfloat16"), device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"device": "rocm"}, None),
+        ({"device": "cpu"}, "it needs a GPU, and the arrays are on cpu"),
+        ({"device": "tpu"}, "it needs a GPU, and the arrays are on tpu"),
+        ({"packed": True}, "it runs one sequence per row"),
+        ({"dtypes": dict.fromkeys(FLOATS, "float64")}, "x is float64; it takes float32, bfloat16, float16"),
+    ],
+)
+def test_supports(change: dict, reason: str | None) -> None:
+    for record in KERNELS:
+        assert record.supports(KernelCall(**{**vars(CALL), **change})) == reason
+
+
+def test_supports_while_interpreted() -> None:
+    with interpreting("plain"):
+        assert [record.supports(replace(CALL, device="cpu")) for record in KERNELS] == [None, None]
+        assert KERNELS[0].supports(replace(CALL, device="tpu")) == "it needs a GPU, and the arrays are on tpu"
+    with interpreting("random"):
+        assert KERNELS[1].supports(CALL) == "it is not run by the TPU simulator"
+
+
+def kernels_in(f: Callable[..., Any], *arguments: Any, platform: str = "cuda") -> list[str]:
+    """The names of the Triton kernels that a program is lowered to, in order."""
+    text = jax.jit(f).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    calls = [line for line in text.splitlines() if "__gpu$xla.gpu.triton" in line]
+    return [re.search(r'name = "(\w+)"', line)[1] for line in calls]
+
+
+def both_passes(scan: Callable[..., Any], *inputs: Any) -> Any:
+    """Values and gradients of a scan whose last input is its marks."""
+    outputs, pull = jax.vjp(lambda *given: scan(*given, inputs[-1]), *inputs[:-1])
+    return outputs, pull(outputs)
+
+
+def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "platform", "cut"),
+    [
+        ((8, 8192, 2560), jnp.bfloat16, "cuda", False),
+        ((1, 131071, 2504), jnp.float32, "cuda", True),
+    ],
+)
+def test_real_shapes_are_lowered(shape: tuple[int, int, int], dtype: Any, platform: str, cut: bool) -> None:
+    """Forward and backward become Triton kernels, each tensor read once, or three launches where time is cut."""
+    x, h0, width = array(*shape, dtype=dtype), array(shape[0], shape[2]), array(shape[2])
+    found = kernels_in(lambda *v: both_passes(linear_scan, *v), x, x, h0, array(*shape[:2], dtype=jnp.bool))
+    joined = "linear_scan_forward"
+    before, between = (["linear_scan_states", joined], ["linear_scan_cotangents", joined]) if cut else ([], [])
+    assert found == [*before, joined, *between, "linear_scan_backward"]
+    at = array(*shape[:2], dtype=jnp.int32)
+    found = kernels_in(lambda *v: both_passes(gated_scan, *v), x, x, x, width, h0, at, platform=platform)
+    before, between = (["gated_scan_states", joined], ["gated_scan_cotangents", joined]) if cut else ([], [])
+    assert found == [*before, "gated_scan_forward", *between, "gated_scan_backward", joined]
+
+
+def test_both_makers_are_lowered_for() -> None:
+    x = array(2, 100, 70, dtype=jnp.float16)
+    assert kernels_in(linear_scan, x, x, platform="rocm") == ["linear_scan_forward"]
+
+
+def test_a_model_on_a_gpu_chooses_them(
+    config: GriffinConfig, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and loss of a whole model that is compiled for a GPU, here without one."""
+    monkeypatch.setattr(registry, "kernels", lambda name: (*KERNELS, *backend.KERNELS))
+    tokens = np.arange(24, dtype=np.int32).reshape(2, 12) % config.vocab_size
+
+    def loss(params: dict[str, Any]) -> jax.Array:
+        scores = jax.nn.log_softmax(backend.forward(config, params, tokens)[0])
+        return -jnp.mean(scores[..., 0])
+
+    with backend.targeting("cuda"):
+        forward = kernels_in(lambda params: backend.forward(config, params, tokens)[0], params)
+        training = kernels_in(jax.grad(loss), params)
+    assert set(forward) == {"gated_scan_forward"}
+    assert set(training) == {"gated_scan_forward", "gated_scan_backward", "linear_scan_forward"}
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("record", KERNELS, ids=lambda record: record.op)
+def test_the_kit_judges_the_record(record: object) -> None:
+    with interpreting("plain"):
+        report = judge(record, backend="jax")
+    assert report.passed, str(report)
