@@ -61,7 +61,7 @@ def backends(config: GriffinConfig) -> list[dict[str, Any]]:
                 "version": _version(name, module),
                 "devices": _devices(module),
                 "capabilities": {what: hasattr(module, what) for what in protocol.CAPABILITIES},
-                "kernels": [_operation(name, op, config) for op in KERNEL_OPS],
+                "kernels": [_operation(name, op, config, protocol.device_of(module)) for op in KERNEL_OPS],
             }
         rows.append(row)
     return rows
@@ -157,9 +157,9 @@ def _devices(module: ModuleType) -> list[str]:
     return ["cpu"] if listed is None else [str(device) for device in listed()]
 
 
-def _operation(backend: str, op: str, config: GriffinConfig) -> dict[str, Any]:
+def _operation(backend: str, op: str, config: GriffinConfig, device: str) -> dict[str, Any]:
     """Which kernel would run one operation of ``config`` in float32, and why not the others."""
-    call = example_call(op, config)
+    call = example_call(op, config, device)
     records = [record for record in registry.kernels(backend) if record.op == op]
     reasons = {record.name: record.supports(call) for record in records}
     wanted = registry.requested_kernel()
@@ -171,7 +171,7 @@ def _operation(backend: str, op: str, config: GriffinConfig) -> dict[str, Any]:
     return {"op": op, "runs": None if chosen is None else chosen.name, "problem": problem, "kernels": reasons}
 
 
-def example_call(op: str, config: GriffinConfig) -> KernelCall:
+def example_call(op: str, config: GriffinConfig, device: str = "cpu") -> KernelCall:
     """The call of an operation in prefill: shapes and dtypes as a backend would state them."""
     b, t = CALL
     d, h, k, w = config.lru_width, config.gate_blocks, config.block_width, config.conv_width
@@ -189,7 +189,7 @@ def example_call(op: str, config: GriffinConfig) -> KernelCall:
         shapes |= gates
     if op == "recurrent_middle":
         shapes |= {"conv_weight": (d, 1, w), "conv_bias": (d,)}
-    return KernelCall(shapes, dict.fromkeys(shapes, "float32"))
+    return KernelCall(shapes, dict.fromkeys(shapes, "float32"), device)
 
 
 def _tokenizer_facts(files: Any) -> dict[str, Any] | None:

@@ -95,6 +95,12 @@ class Kernel:
             raise BackendError(f"a kernel for {self.op} is named {self.name!r}; choose a name other than 'auto'")
 
 
+def device_of(module: ModuleType) -> str:
+    """Where a backend's arrays lie when nothing is said: its ``platform()``, or "cpu" where it has none."""
+    found = getattr(module, "platform", None)
+    return "cpu" if found is None else str(found())
+
+
 def compiles_shapes(module: ModuleType) -> bool:
     """Whether a backend compiles a program for every shape it meets: it says so with ``COMPILES_SHAPES = True``."""
     return bool(getattr(module, "COMPILES_SHAPES", False))

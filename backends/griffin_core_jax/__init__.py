@@ -10,7 +10,7 @@ from griffin_core_jax.attention.compose import local_attention
 from griffin_core_jax.blocks import attention_block, mlp_block, recurrent_block, residual_block
 from griffin_core_jax.conv.compose import conv1d
 from griffin_core_jax.decoding.loop import decode
-from griffin_core_jax.devices import devices, targeting
+from griffin_core_jax.devices import devices, platform, targeting
 from griffin_core_jax.kernels import KERNELS
 from griffin_core_jax.layers import block_call, init_layer, init_layer_state
 from griffin_core_jax.model import forward, hidden, logits
@@ -45,6 +45,7 @@ __all__ = [
     "local_attention",
     "logits",
     "mlp_block",
+    "platform",
     "put",
     "recurrent_block",
     "recurrent_middle",

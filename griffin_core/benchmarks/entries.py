@@ -11,6 +11,7 @@ from typing import Any
 from griffin_core import registry
 from griffin_core.benchmarks import work
 from griffin_core.benchmarks.cases import TARGETS, Target
+from griffin_core.benchmarks.gate import runnable
 from griffin_core.benchmarks.pairing import Contender
 from griffin_core.benchmarks.products import (
     Product,
@@ -164,13 +165,13 @@ def scan(plan: Plan) -> list[Entry]:
         plan.entry(
             f"{setup.name} {name}", work.scan(setup, name), COPY, rate=True, target=plan.target("scan"), moved=moved
         )
-        for name in (_scan_kernels(setup.name) if wanted == registry.AUTO else [wanted])
+        for name in (_scan_kernels(setup) if wanted == registry.AUTO else [wanted])
     ]
     if setup.name != "numpy":
         beside = dataclasses.replace(setup, name="numpy", module=registry.load_backend("numpy"))
         entries += [
             plan.entry(f"numpy {name}", work.scan(beside, name), COPY, rate=True, moved=moved)
-            for name in _scan_kernels("numpy")
+            for name in _scan_kernels(beside)
         ]
     copied = moved * DTYPES[setup.dtype].itemsize // DTYPES["float32"].itemsize
     return [*entries, Entry(contender=Contender(name=COPY, call=plan.timers.copy(copied)), moved=copied)]
@@ -179,8 +180,8 @@ def scan(plan: Plan) -> list[Entry]:
 ENTRIES: dict[str, Callable[[Plan], list[Entry]]] = {"scan": scan, "prefill": prefill, "decode": decode, "train": train}
 
 
-def _scan_kernels(backend: str) -> list[str]:
-    return [kernel.name for kernel in registry.kernels(backend) if kernel.op == "linear_scan"]
+def _scan_kernels(setup: Setup) -> list[str]:
+    return [kernel.name for kernel in runnable(setup, "linear_scan")]
 
 
 def _has_bfloat16(plan: Plan) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from griffin_core import registry, testing
 from griffin_core.benchmarks.work import Setup
 from griffin_core.errors import ConformanceError
-from griffin_core.protocol import KERNEL_OPS, Kernel
+from griffin_core.facts import example_call
+from griffin_core.protocol import KERNEL_OPS, Kernel, device_of
 
 
 def require_conformance(setup: Setup, path: str) -> None:
@@ -26,10 +27,19 @@ def require_conformance(setup: Setup, path: str) -> None:
 
 
 def timed_kernels(setup: Setup, path: str) -> list[Kernel]:
-    """The kernels at stake: every one of the bare scan, or for a model the named one, else each operation's first."""
-    wanted = registry.requested_kernel(setup.kernel)
+    """The kernels at stake: every one of the bare scan, or for a model the named one, else each operation's first.
+
+    Unless one is named, those that cannot run on this machine are left out.
+    """
     ops = ("linear_scan",) if path == "scan" else KERNEL_OPS
-    records = [r for r in registry.kernels(setup.name) if r.op in ops and wanted in (registry.AUTO, r.name)]
-    if path == "scan" or wanted != registry.AUTO:
-        return records
-    return [next(r for r in records if r.op == op) for op in ops if any(r.op == op for r in records)]
+    if registry.requested_kernel(setup.kernel) != registry.AUTO:
+        wanted = registry.requested_kernel(setup.kernel)
+        return [record for record in registry.kernels(setup.name) if record.op in ops and record.name == wanted]
+    found = {op: runnable(setup, op) for op in ops}
+    return [record for records in found.values() for record in (records if path == "scan" else records[:1])]
+
+
+def runnable(setup: Setup, op: str) -> list[Kernel]:
+    """The kernels of an operation that can run a prefill of the model here, best first."""
+    call = example_call(op, setup.config, device_of(setup.module))
+    return [r for r in registry.kernels(setup.name) if r.op == op and r.supports(call) is None]

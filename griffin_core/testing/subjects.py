@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from griffin_core.errors import KernelNotSupported
-from griffin_core.protocol import Kernel, KernelCall
+from griffin_core.protocol import Kernel, KernelCall, device_of
 from griffin_core.shapes import Array
 from griffin_core.testing.inputs import Inputs
 from griffin_core.testing.operations import Operation, arranged, named
@@ -105,7 +105,7 @@ class Subject:
         arrays = {name: value for name, value in native.items() if hasattr(value, "shape")}
         shapes = {name: tuple(value.shape) for name, value in arrays.items()}
         dtypes = {name: dtype_name(self.arrays.to_numpy(value).dtype) for name, value in arrays.items()}
-        reason = self.supports(KernelCall(shapes, dtypes, needs_grad=needs_grad))
+        reason = self.supports(KernelCall(shapes, dtypes, device_of(self.arrays), needs_grad=needs_grad))
         if reason is not None:
             raise RefusedCase(reason)
 
