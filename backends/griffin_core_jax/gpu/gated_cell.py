@@ -39,7 +39,8 @@ def sigmoid(z: Row) -> Row:
 
 
 def _log(gate_a: Row, rate: Any) -> Row:
-    return sigmoid(gate_a) * rate
+    log: Row = sigmoid(gate_a) * rate
+    return log
 
 
 def _remainder(t: Row, a: Row) -> Row:

@@ -132,7 +132,7 @@ def launch(
     found = pl.pallas_call(
         kernel,
         grid=plan.grid(shape),
-        out_shape=[jax.ShapeDtypeStruct(*output) for output in outputs],
+        out_shape=[jax.ShapeDtypeStruct(*output) for output in outputs],  # type: ignore[no-untyped-call]
         compiler_params=triton.CompilerParams(num_warps=plan.warps, num_stages=1),
         interpret=interpret(),
         name=name,

@@ -67,24 +67,31 @@ def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
+JOINED = ["linear_scan_forward"]
+"""It joins stretches of time, and sums the gradient of recurrent_param."""
+WHOLE, CUT = ((8, 8192, 2560), jnp.bfloat16), ((1, 131071, 2504), jnp.float32)
+
+
 @pytest.mark.parametrize(
-    ("shape", "dtype", "platform", "cut"),
+    ("op", "kind"),
     [
-        ((8, 8192, 2560), jnp.bfloat16, "cuda", False),
-        ((1, 131071, 2504), jnp.float32, "cuda", True),
+        ("linear_scan", WHOLE),
+        pytest.param("linear_scan", CUT, marks=pytest.mark.prove),
+        pytest.param("gated_scan", WHOLE, marks=pytest.mark.prove),
+        ("gated_scan", CUT),
     ],
 )
-def test_real_shapes_are_lowered(shape: tuple[int, int, int], dtype: Any, platform: str, cut: bool) -> None:
-    """Forward and backward become Triton kernels, each tensor read once, or three launches where time is cut."""
+def test_real_shapes_are_lowered(op: str, kind: tuple[tuple[int, int, int], Any]) -> None:
+    """Forward and backward become Triton kernels: one launch each, or three where time is cut."""
+    shape, dtype = kind
     x, h0, width = array(*shape, dtype=dtype), array(shape[0], shape[2]), array(shape[2])
-    found = kernels_in(lambda *v: both_passes(linear_scan, *v), x, x, h0, array(*shape[:2], dtype=jnp.bool))
-    joined = "linear_scan_forward"
-    before, between = (["linear_scan_states", joined], ["linear_scan_cotangents", joined]) if cut else ([], [])
-    assert found == [*before, joined, *between, "linear_scan_backward"]
-    at = array(*shape[:2], dtype=jnp.int32)
-    found = kernels_in(lambda *v: both_passes(gated_scan, *v), x, x, x, width, h0, at, platform=platform)
-    before, between = (["gated_scan_states", joined], ["gated_scan_cotangents", joined]) if cut else ([], [])
-    assert found == [*before, "gated_scan_forward", *between, "gated_scan_backward", joined]
+    if op == "linear_scan":
+        inputs, scan, sums = (x, x, h0, array(*shape[:2], dtype=jnp.bool)), linear_scan, []
+    else:
+        inputs, scan, sums = (x, x, x, width, h0, array(*shape[:2], dtype=jnp.int32)), gated_scan, JOINED
+    before, between = ([f"{op}_states", *JOINED], [f"{op}_cotangents", *JOINED]) if kind is CUT else ([], [])
+    found = kernels_in(lambda *v: both_passes(scan, *v), *inputs)
+    assert found == [*before, f"{op}_forward", *between, f"{op}_backward", *sums]
 
 
 def test_both_makers_are_lowered_for() -> None:
