@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from griffin_core_jax.aot.programs import programs
 from griffin_core_jax.tpu import chips
 from griffin_core_jax.tpu.gated_scan import gated_scan
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "kernels-tpu.md"
 SIZES = [(8, 8192, 2560), (1, 131072, 4096), (8, 8192, 5120)]
 
 
@@ -56,6 +58,19 @@ def test_near_the_floor_of_memory(name: str) -> None:
     for program in programs():
         if program.kernel.name == "pallas" and program.kernel.op == "gated_scan" and not program.marked:
             assert bundles.committed()[name][program.key] < 1.15 * bundles.floor_cycles(program, row), program.key
+
+
+def test_the_page_shows_the_table() -> None:
+    """Each row "| `kernel`, direction, dtype | count (HBM cycles) | ..." of docs/kernels-tpu.md."""
+    by_key = {program.key: program for program in programs()}
+    rows = re.findall(r"^\| `([\w-]+)`, (\w+), (\w+) \|(.*)\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) == 6
+    for kernel, direction, dtype, cells in rows:
+        program = by_key[f"gated_scan/{kernel}/{direction}/{dtype}/plain"]
+        assert [cell.strip() for cell in cells.split("|")] == [
+            f"{committed(name, kernel, direction, dtype):.1f} ({bundles.floor_cycles(program, row):.1f})"
+            for name, row in chips.CHIPS.items()
+        ]
 
 
 @pytest.mark.usefixtures("libtpu")

@@ -60,13 +60,14 @@ def check(case: Case, form: str, mode: str = "plain", block: tuple[int, int] = W
         gradients.gradient(trial)
 
 
-@pytest.mark.parametrize("form", ["refined", "direct"])
+@pytest.mark.parametrize("form", ["refined", pytest.param("direct", marks=pytest.mark.prove)])
 @pytest.mark.parametrize("decay", ["1e-1", "1e-6", "one", "zero", "subnormal", "mixed"])
 def test_documents_states_and_padding(form: str, decay: str) -> None:
     """Resets at and beside block edges, a state that comes in, padding, a ragged end, gates from -120 to 100."""
     check(Case(b=2, t=70, d=100, decay=decay, resets="edges", carry=True, pads=7), form)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("decay", ["1e-3", "mixed"])
 def test_sixteen_bits(decay: str) -> None:
     check(Case(b=2, t=70, d=100, decay=decay, resets="edges", carry=True, pads=7, dtype="bfloat16"), "refined")
@@ -112,7 +113,7 @@ def test_no_marks_and_two_widths() -> None:
 
 
 def test_a_fresh_start_needs_no_positions() -> None:
-    check(Case(b=2, t=5, d=3, decay="1e-2"), "refined")
+    check(Case(b=2, t=35, d=3, decay="1e-2", dtype="bfloat16"), "refined")
 
 
 def test_in_the_simulator() -> None:
