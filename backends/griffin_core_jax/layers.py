@@ -55,5 +55,3 @@ def block_call(config: GriffinConfig, positions: Array, before: Array | None = N
     """
     window = config.attention_window
     return Call(positions=positions, before=before, head_dim=config.head_dim, window=window, **options)
-
-
