@@ -73,7 +73,8 @@ class Report:
         layers: number of layers of the model.
         memory: of one device.
         limit: HBM of one device, as the compiler states it.
-        collectives: of the whole program, each once however often its loop turns.
+        collectives: of the whole program, each once however often its loop turns; None where libtpu does not export
+            its program.
         seconds: that compilation took.
     """
 
@@ -82,7 +83,7 @@ class Report:
     config: GriffinConfig
     memory: Memory
     limit: int
-    collectives: tuple[Collective, ...]
+    collectives: tuple[Collective, ...] | None
     seconds: float
 
     def per_layer(self) -> dict[tuple[str, tuple[str, ...], bool], float]:
@@ -91,7 +92,7 @@ class Report:
         A loop's body holds one period of layers; a segment of one period may be written out without a loop.
         """
         loop = max(segments(self.config), key=lambda segment: segment.repeats)
-        inside = [c for c in self.collectives if c.loops and c.loops[0][1] == loop.repeats]
+        inside = [c for c in self.collectives or () if c.loops and c.loops[0][1] == loop.repeats]
         counts = Counter((c.kind, c.axes, c.backward) for c in inside)
         return {key: count / len(loop.kinds) for key, count in sorted(counts.items())}
 
@@ -132,15 +133,16 @@ def line(report: Report) -> str:
     """One row of the table, sizes in GiB of one device."""
     plan, found = report.plan, report.memory
     counts = report.per_layer()
-    sums = [counts.pop(("all-reduce", (TENSOR,), backward), 0.0) for backward in (False, True)]
+    sums = " + ".join(f"{counts.pop(('all-reduce', (TENSOR,), backward), 0.0):.4g}" for backward in (False, True))
     other = ", ".join(
         f"{kind} over {' and '.join(axes) or 'no axis'}, {'backward' if backward else 'forward'}: {count:.4g}"
         for (kind, axes, backward), count in counts.items()
     )
     sizes = " x ".join(str(size) for size in report.mesh.shape.values())
     used = (found.arguments, found.temporaries, found.peak, report.limit)
+    seen = (sums, other or "none") if report.collectives is not None else ("not exported", "not exported")
     cells = (plan.model, plan.topology, sizes, f"{plan.rows} x {plan.time}", *(f"{n / GIB:.2f}" for n in used))
-    return "| " + " | ".join((*cells, f"{sums[0]:.4g} + {sums[1]:.4g}", other or "none")) + " |"
+    return "| " + " | ".join((*cells, *seen)) + " |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
