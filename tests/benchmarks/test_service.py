@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import ModuleType
 
 import numpy as np
@@ -36,9 +37,21 @@ def unjudged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "require_conformance", lambda setup, path: None)
 
 
+def _threads(backend: str) -> int:
+    """XLA uses every processor of the process; the others take the number that they are given."""
+    return len(os.sched_getaffinity(0)) if backend == "jax" else 1
+
+
 def run(path: str, backend: str, **options):
     return measure(
-        path, config=TINY, label="tiny", backend=backend, sizes=SMALL[path], threads=1, peers=False, **options
+        path,
+        config=TINY,
+        label="tiny",
+        backend=backend,
+        sizes=SMALL[path],
+        threads=_threads(backend),
+        peers=False,
+        **options,
     )
 
 

@@ -56,15 +56,29 @@ def test_where_it_fits(call: tuple, reason: str | None) -> None:
     assert found is None if reason is None else reason in found
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 @pytest.mark.parametrize(("dtype", "kernels"), [("bfloat16", 3), ("float32", 0)])
-def test_compiles_for_a_tpu(dtype: str, kernels: int) -> None:
+def test_lowers_for_a_tpu(dtype: str, kernels: int) -> None:
     """Forward and the two gradient kernels at the heads of RecurrentGemma-2B; nothing of it in float32."""
+    with backend.targeting("tpu"):
+        text = jax.jit(_gradient).trace(*_shapes(dtype)).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("@tpu_custom_call") == kernels
+
+
+@pytest.mark.prove
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@pytest.mark.parametrize("chip", ["v4", "v5e", "v5p", "v6e", "tpu7x"])
+def test_compiles_for_tpus(chip: str) -> None:
     from griffin_core_jax.aot.compile import compile_for
 
+    assert compile_for(_gradient, _shapes("bfloat16"), chip).memory_analysis().temp_size_in_bytes > 0
+
+
+def _gradient(q, k, v):
     def loss(q, k, v):
         return backend.local_attention(q, k, v, None, None, 300)[0].astype(jnp.float32).sum()
 
-    shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((1, 512, 10, 256), (1, 512, 256), (1, 512, 256))]
-    function = jax.grad(loss, argnums=(0, 1, 2)) if kernels else loss
-    assert compile_for(function, shapes, "v5e").as_text().count('custom_call_target="tpu_custom_call"') == kernels
+    return jax.grad(loss, argnums=(0, 1, 2))(q, k, v)
+
+
+def _shapes(dtype: str):
+    return [jax.ShapeDtypeStruct(shape, dtype) for shape in ((1, 512, 10, 256), (1, 512, 256), (1, 512, 256))]

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("griffin_core", "backends", "tests", "docs", "examples", "pyproject.toml", "README.md", "LICENSE")
-TOP_LEVEL = {"griffin_core", "griffin_core_torch"}
+TOP_LEVEL = {"griffin_core", "griffin_core_torch", "griffin_core_jax"}
 VERSION = "0.1.0"
 
 
@@ -78,6 +78,7 @@ def test_entry_points(wheel: Path) -> None:
     assert dict(parser["griffin_core.backends"]) == {
         "numpy": "griffin_core.numpy_backend",
         "torch": "griffin_core_torch",
+        "jax": "griffin_core_jax",
     }
 
 

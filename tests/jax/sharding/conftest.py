@@ -38,6 +38,12 @@ def config() -> GriffinConfig:
 
 
 @pytest.fixture(scope="session")
+def params(config: GriffinConfig, drawn: Callable[..., Any]) -> dict[str, Any]:
+    """Native parameters of this folder's config (the fixture above would keep those of another)."""
+    return backend.load_params(config, drawn(config))
+
+
+@pytest.fixture(scope="session")
 def options() -> TrainerOptions:
     """No clipping, so that the first moments after one step are (1 - beta1) times the gradient."""
     return TrainerOptions(steps=10, clip_norm=0.0, checkpoint_activations=True)
