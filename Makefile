@@ -57,7 +57,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
 	$(PIP) install -c constraints.txt -e ".[torch,jax,text,train,plot]"
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.test
+$(VENV)/.test: $(VENV)/.ready
 	$(PIP) install -c constraints.txt -e ".[flax,tpu-aot,test]"
 	@touch $@
 
