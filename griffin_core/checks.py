@@ -1,8 +1,10 @@
-"""Checks of values (ids, positions, finiteness). They run on the host, never inside compiled code."""
+"""Checks of values (ids, positions, rows, finiteness). They run on the host, never inside compiled code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +68,48 @@ def check_positions(positions: Array, shape: tuple[int, ...], start: Array | Non
             )
         if len(real) and real.max() >= MAX_POSITION:
             raise InputError(f"position {real.max()} in row {row}; positions must stay below {MAX_POSITION}")
+
+
+def check_starts(starts: Sequence[int], batch: int, time: int) -> None:
+    """Refuse ``starts`` that do not rise from 0 to the tokens of one row.
+
+    Raises:
+        InputError: naming what is wrong.
+    """
+    if batch != 1:
+        raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
+    cuts = [int(start) for start in starts]
+    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != time or any(a > b for a, b in itertools.pairwise(cuts)):
+        raise InputError(f"starts is {cuts}; expected it to rise from 0 to the row's {time} tokens")
+
+
+def check_rows(rows: Sequence[int], batch: int, once: bool = False) -> Array:
+    """int64 [n]: the rows of a state that are asked for.
+
+    Args:
+        batch: rows that the state has.
+        once: refuse a row that is named twice (it is going to be replaced).
+
+    Raises:
+        InputError: naming the first row that is not legal.
+    """
+    index = np.asarray(rows, dtype=np.int64).reshape(-1)
+    for row in index.tolist():
+        if not 0 <= row < batch:
+            raise InputError(f"row {row} does not exist; the state has rows 0..{batch - 1}")
+    if once and len(set(index.tolist())) != len(index):
+        raise InputError(f"rows {index.tolist()} name a row twice; each can be replaced once")
+    return index
+
+
+def expect_shape(op: str, name: str, x: Any, shape: tuple[int, ...]) -> None:
+    """Refuse an argument of another shape; None is an absent one.
+
+    Raises:
+        InputError: naming the operation, the argument and both shapes.
+    """
+    if x is not None and tuple(x.shape) != shape:
+        raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {shape}")
 
 
 def check_finite(params: Mapping[str, Array]) -> None:

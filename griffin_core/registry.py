@@ -147,6 +147,16 @@ def select_kernel(backend: str, op: str, call: KernelCall, kernel: str | None = 
     raise KernelNotSupported(f"no {backend} kernel can run {op}: {reasons}")
 
 
+def packed_kernel(backend: str, op: str, call: KernelCall, kernel: str | None = None) -> Kernel | None:
+    """The first kernel of ``op`` itself that runs packed sequences in one call; None when there is none.
+
+    The operation then runs each sequence alone: that is what ``starts`` means, so nothing is refused here.
+    """
+    wanted = requested_kernel(kernel)
+    records = [r for r in kernels(backend) if r.op == op and wanted in (AUTO, r.name)]
+    return next((record for record in records if record.supports(call) is None), None)
+
+
 def part_kernel(backend: str, op: str, kernel: str | None = None) -> str:
     """The name to ask of a neighbouring operation (the conv beside the scan) when ``kernel`` was named for the whole.
 

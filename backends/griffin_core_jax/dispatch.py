@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from griffin_core import registry
+from griffin_core.checks import check_starts
 from griffin_core.errors import InputError
 from griffin_core.protocol import Kernel, KernelCall
 from griffin_core_jax.arrays import dtype_name, is_concrete
@@ -40,15 +41,8 @@ def choose(op: str, kernel: str | None, arrays: Mapping[str, Any]) -> Kernel | N
 
 
 def choose_packed(op: str, kernel: str | None, arrays: Mapping[str, Any]) -> Kernel | None:
-    """The first kernel of ``op`` itself that runs packed sequences in one call; None when there is none.
-
-    The operation then runs each sequence alone: that is what ``starts`` means, so nothing is refused here.
-    """
-    wanted, call = registry.requested_kernel(kernel), describe(arrays, packed=True)
-    for record in registry.kernels(BACKEND):
-        if record.op == op and wanted in (registry.AUTO, record.name) and record.supports(call) is None:
-            return record
-    return None
+    """The kernel of ``op`` that runs packed sequences in one call, or None (``registry.packed_kernel``)."""
+    return registry.packed_kernel(BACKEND, op, describe(arrays, packed=True), kernel)
 
 
 def operation(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,25 +148,3 @@ def read_starts(starts: Array | Sequence[int]) -> list[int]:
     if not is_concrete(starts):
         raise InputError("starts is traced; inside jit pass it as a NumPy array, or say the same with positions")
     return [int(start) for start in np.asarray(starts)]
-
-
-def check_starts(cuts: list[int], batch: int, time: int) -> None:
-    """Refuse ``starts`` that do not rise from 0 to the tokens of one row.
-
-    Raises:
-        InputError: naming what is wrong.
-    """
-    if batch != 1:
-        raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
-    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != time or any(a > b for a, b in itertools.pairwise(cuts)):
-        raise InputError(f"starts is {cuts}; expected it to rise from 0 to the row's {time} tokens")
-
-
-def expect_shape(op: str, name: str, x: Array | None, shape: tuple[int, ...]) -> None:
-    """Refuse an argument of another shape.
-
-    Raises:
-        InputError: naming the operation, the argument and both shapes.
-    """
-    if x is not None and tuple(x.shape) != shape:
-        raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {shape}")

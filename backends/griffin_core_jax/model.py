@@ -18,7 +18,7 @@ from griffin_core_jax import admission
 from griffin_core_jax.arrays import as_dtype
 from griffin_core_jax.attention.ring import ends
 from griffin_core_jax.blocks import Call, Constrain, residual_block, unconstrained
-from griffin_core_jax.devices import targeting
+from griffin_core_jax.devices import platform, targeting
 from griffin_core_jax.dispatch import Wanted, wanted_now
 from griffin_core_jax.layout import SEGMENTS, segments
 from griffin_core_jax.norms import rms_norm
@@ -86,7 +86,7 @@ def logits(config: GriffinConfig, params: Params, x: Array, compute_dtype: str |
         float32 [b t v].
     """
     dtype = as_dtype(compute_dtype, params["embedding"].dtype)
-    return _logits(config, params["embedding" if config.tie_embeddings else "head"], x.astype(dtype))
+    return _logits(config, platform(x), params["embedding" if config.tie_embeddings else "head"], x.astype(dtype))
 
 
 def forward(
@@ -213,6 +213,7 @@ def _hidden(
     return x, state, seen
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(config: GriffinConfig, head: Array, x: Array) -> Array:
-    return cap_logits(config, einsum("btm,vm->btv", x, head))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(config: GriffinConfig, where: str, head: Array, x: Array) -> Array:
+    with targeting(where):
+        return cap_logits(config, einsum("btm,vm->btv", x, head))

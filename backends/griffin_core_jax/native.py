@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from griffin_core.checks import check_rows
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointMismatch, InputError, StateMismatch
 from griffin_core.layouts.params import ParamSpec, check_params, param_table
@@ -181,7 +182,7 @@ def take(state: State, rows: Sequence[int]) -> dict[str, Any]:
     Raises:
         InputError: a row does not exist.
     """
-    index = _rows(state, rows)
+    index = check_rows(rows, state[POSITION].shape[0]).astype(np.int32)
     return {POSITION: state[POSITION][index], SEGMENTS: jax.tree.map(lambda x: x[:, index], state[SEGMENTS])}
 
 
@@ -192,9 +193,7 @@ def put(state: State, rows: Sequence[int], other: State) -> dict[str, Any]:
         InputError: a row does not exist or is named twice, or ``other`` has another number of rows.
         StateMismatch: ``other`` has other arrays.
     """
-    index = _rows(state, rows)
-    if len(set(index.tolist())) != len(index):
-        raise InputError(f"rows {index.tolist()} name a row twice; each can be replaced once")
+    index = check_rows(rows, state[POSITION].shape[0], once=True).astype(np.int32)
     if jax.tree.structure(dict(state)) != jax.tree.structure(dict(other)):
         raise StateMismatch("the two states have other arrays; both must be of one config")
 
@@ -207,12 +206,3 @@ def put(state: State, rows: Sequence[int], other: State) -> dict[str, Any]:
 
     stacks = jax.tree.map(lambda value, new: write(value, new, 1), state[SEGMENTS], other[SEGMENTS])
     return {POSITION: write(state[POSITION], other[POSITION], 0), SEGMENTS: stacks}
-
-
-def _rows(state: State, rows: Sequence[int]) -> Array:
-    index = np.asarray(rows, dtype=np.int64).reshape(-1)
-    batch = state[POSITION].shape[0]
-    for row in index.tolist():
-        if not 0 <= row < batch:
-            raise InputError(f"row {row} does not exist; the state has rows 0..{batch - 1}")
-    return index.astype(np.int32)

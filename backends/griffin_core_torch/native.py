@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from griffin_core.checks import check_rows
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError, StateMismatch
 from griffin_core.layouts.params import check_params, param_table
@@ -121,7 +122,7 @@ def take(state: State, rows: Sequence[int]) -> dict[str, Tensor]:
     Raises:
         InputError: a row does not exist.
     """
-    index = _rows(state, rows)
+    index = torch.as_tensor(check_rows(rows, state[POSITION].shape[0])).to(state[POSITION].device)
     return {name: value.index_select(0, index) for name, value in state.items()}
 
 
@@ -132,9 +133,7 @@ def put(state: State, rows: Sequence[int], other: State) -> dict[str, Tensor]:
         InputError: a row does not exist or is named twice, or ``other`` has another number of rows.
         StateMismatch: ``other`` has other arrays.
     """
-    index = _rows(state, rows)
-    if len(set(index.tolist())) != len(index):
-        raise InputError(f"rows {index.tolist()} name a row twice; each can be replaced once")
+    index = torch.as_tensor(check_rows(rows, state[POSITION].shape[0], once=True)).to(state[POSITION].device)
     if sorted(state) != sorted(other):
         raise StateMismatch(f"only one of the states has {sorted(set(state) ^ set(other))}; both must be of one config")
     out = {}
@@ -144,12 +143,3 @@ def put(state: State, rows: Sequence[int], other: State) -> dict[str, Tensor]:
             raise InputError(f"{name} of the rows to put is {tuple(other[name].shape)}, expected {expected}")
         out[name] = value.index_copy(0, index, other[name].to(value.dtype))
     return out
-
-
-def _rows(state: State, rows: Sequence[int]) -> Tensor:
-    index = torch.as_tensor(np.asarray(rows, dtype=np.int64).reshape(-1))
-    batch = state[POSITION].shape[0]
-    for row in index.tolist():
-        if not 0 <= row < batch:
-            raise InputError(f"row {row} does not exist; the state has rows 0..{batch - 1}")
-    return index.to(state[POSITION].device)

@@ -10,11 +10,11 @@ import numpy as np
 from griffin_core import reference
 from griffin_core.config import NORM_EPS
 from griffin_core.numpy_backend.arrays import NAME
-from griffin_core.protocol import CONV_OP, Kernel, KernelCall
+from griffin_core.protocol import CONV_OP, KernelCall
 from griffin_core.reference.numeric import default_positions
 from griffin_core.reference.packing import by_sequence
 from griffin_core.reference.rg_lru import block_diagonal, scan_terms
-from griffin_core.registry import AUTO, kernels, part_kernel, requested_kernel, select_kernel
+from griffin_core.registry import packed_kernel, part_kernel, select_kernel
 from griffin_core.shapes import Array
 
 TIMED = ("x", "log_a", "reset", "gate_x", "gate_a", "positions")
@@ -179,7 +179,7 @@ def _run(op: str, arguments: dict[str, Any], starts: Array | None, kernel: str |
 
 def _run_packed(op: str, arguments: dict[str, Any], starts: Array, kernel: str | None) -> Any:
     """A kernel that takes packed rows gets the row; otherwise each sequence is a call of its own."""
-    record = _packed_kernel(op, describe(arguments, packed=True), requested_kernel(kernel))
+    record = packed_kernel(NAME, op, describe(arguments, packed=True), kernel)
     if record is not None:
         return record.forward(*arguments.values(), starts)
     timed, rows = ([name for name in arguments if name in group] for group in (TIMED, PER_ROW))
@@ -188,11 +188,6 @@ def _run_packed(op: str, arguments: dict[str, Any], starts: Array, kernel: str |
         return _run(op, {**arguments, **dict(zip([*timed, *rows], pieces, strict=True))}, None, kernel)
 
     return by_sequence(one, starts, tuple(arguments[n] for n in timed), tuple(arguments[n] for n in rows))
-
-
-def _packed_kernel(op: str, call: KernelCall, wanted: str) -> Kernel | None:
-    records = [r for r in kernels(NAME) if r.op == op and wanted in (AUTO, r.name)]
-    return next((record for record in records if record.supports(call) is None), None)
 
 
 def _compose_gated_scan(

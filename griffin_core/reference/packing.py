@@ -7,22 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from griffin_core.checks import check_starts
 from griffin_core.errors import InputError
 from griffin_core.shapes import Array
-
-
-def check_starts(starts: Array, batch: int, time: int) -> None:
-    """Refuse ``starts`` that do not cut one row of ``time`` tokens into sequences.
-
-    Raises:
-        InputError: naming what is wrong.
-    """
-    if batch != 1:
-        raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
-    if starts.ndim != 1 or len(starts) < 2 or starts.dtype.kind not in "iu":
-        raise InputError(f"starts is {starts.dtype} of shape {starts.shape}; expected integers [sequences + 1]")
-    if starts[0] != 0 or starts[-1] != time or (np.diff(starts) < 0).any():
-        raise InputError(f"starts is {starts.tolist()}; expected it to rise from 0 to the row's {time} tokens")
 
 
 def by_sequence(
@@ -66,7 +53,7 @@ def gradients_by_sequence(
 def restarted_positions(positions: Array, starts: Array) -> Array:
     """Default positions [1 t] of a packed row, counted anew in each of its sequences."""
     starts = np.asarray(starts)
-    check_starts(starts, *positions.shape)
+    _check_starts(starts, *positions.shape)
     offsets: Array = np.repeat(starts[:-1], np.diff(starts)).astype(positions.dtype)
     return np.subtract(positions, offsets)
 
@@ -76,7 +63,7 @@ def _cut(
 ) -> Iterator[tuple[Array | None, ...]]:
     starts = np.asarray(starts)
     first = next(x for x in timed if x is not None)
-    check_starts(starts, first.shape[0], first.shape[1])
+    _check_starts(starts, first.shape[0], first.shape[1])
     for n in range(len(starts) - 1):
         pieces = (None if x is None else x[:, starts[n] : starts[n + 1]] for x in timed)
         rows = (None if x is None else x[n : n + 1] for x in per_row)
@@ -89,3 +76,9 @@ def _join(pieces: tuple[Any, ...], kind: str) -> Any:
     if isinstance(pieces[0], dict):
         return {name: sum(piece[name] for piece in pieces) for name in pieces[0]}
     return sum(pieces) if kind == "sum" else np.concatenate(pieces, axis=1 if kind == "time" else 0)
+
+
+def _check_starts(starts: Array, batch: int, time: int) -> None:
+    if batch == 1 and (starts.ndim != 1 or len(starts) < 2 or starts.dtype.kind not in "iu"):
+        raise InputError(f"starts is {starts.dtype} of shape {starts.shape}; expected integers [sequences + 1]")
+    check_starts(starts.tolist(), batch, time)

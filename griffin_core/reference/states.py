@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from griffin_core.checks import check_rows
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError, StateMismatch
 from griffin_core.layouts.states import POSITION, check_state, state_table
@@ -60,7 +61,7 @@ def take(state: State, rows: Sequence[int]) -> dict[str, Array]:
     Raises:
         InputError: a row does not exist.
     """
-    index = _rows(state, rows)
+    index = check_rows(rows, len(state[POSITION]))
     return {name: value[index] for name, value in state.items()}
 
 
@@ -71,9 +72,7 @@ def put(state: State, rows: Sequence[int], other: State) -> dict[str, Array]:
         InputError: a row does not exist or is named twice, or ``other`` has another number of rows.
         StateMismatch: ``other`` has other arrays.
     """
-    index = _rows(state, rows)
-    if len(set(index.tolist())) != len(index):
-        raise InputError(f"rows {index.tolist()} name a row twice; each can be replaced once")
+    index = check_rows(rows, len(state[POSITION]), once=True)
     if sorted(state) != sorted(other):
         raise StateMismatch(f"only one of the states has {sorted(set(state) ^ set(other))}; both must be of one config")
     out = {name: np.array(value) for name, value in state.items()}
@@ -83,12 +82,3 @@ def put(state: State, rows: Sequence[int], other: State) -> dict[str, Array]:
             raise InputError(f"{name} of the rows to put is {value.shape}, expected {expected}; one for each row")
         out[name][index] = value
     return out
-
-
-def _rows(state: State, rows: Sequence[int]) -> Array:
-    index = np.asarray(rows, dtype=np.int64).reshape(-1)
-    batch = len(state[POSITION])
-    for row in index:
-        if not 0 <= row < batch:
-            raise InputError(f"row {row} does not exist; the state has rows 0..{batch - 1}")
-    return index

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from griffin_core.checks import PAD
+from griffin_core.checks import PAD, expect_shape
 from griffin_core_jax.arrays import is_concrete
 from griffin_core_jax.attention.banded import banded_attention
 from griffin_core_jax.attention.ring import check_room, ends, held_after, recall, store
 from griffin_core_jax.attention.rotation import rotate
 from griffin_core_jax.attention.splash import splash_attention, unfit
-from griffin_core_jax.devices import platform
-from griffin_core_jax.dispatch import expect_shape
+from griffin_core_jax.devices import platform, targeting
 
 
 def local_attention(
@@ -46,11 +45,25 @@ def local_attention(
     """
     if cache is not None and is_concrete(cache["position"], positions):
         check_room(cache["k"].shape[1], window, held_after(positions, cache["position"], q.shape[1]))
-    return _attention(q, k, v, positions, cache, window)
+    return _attention(platform(q), window, q, k, v, positions, cache)
 
 
-@functools.partial(jax.jit, static_argnums=5)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _attention(
+    where: str,
+    window: int | None,
+    q: Array,
+    k: Array,
+    v: Array,
+    positions: Array | None,
+    cache: Mapping[str, Array] | None,
+) -> tuple[Array, dict[str, Array] | None]:
+    """The operation as a program for one platform."""
+    with targeting(where):
+        return _attend(q, k, v, positions, cache, window)
+
+
+def _attend(
     q: Array,
     k: Array,
     v: Array,

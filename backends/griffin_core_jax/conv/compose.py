@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jax import Array
 
-from griffin_core_jax.dispatch import by_sequence, choose, choose_packed, expect_shape, operation, run_kernel
+from griffin_core.checks import expect_shape
+from griffin_core_jax.dispatch import by_sequence, choose, choose_packed, operation, run_kernel
 
 
 @operation

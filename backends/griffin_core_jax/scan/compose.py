@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from griffin_core import registry
+from griffin_core.checks import expect_shape
 from griffin_core_jax.conv.compose import conv1d
-from griffin_core_jax.dispatch import BACKEND, by_sequence, choose, choose_packed, expect_shape, operation, run_kernel
+from griffin_core_jax.dispatch import BACKEND, by_sequence, choose, choose_packed, operation, run_kernel
 from griffin_core_jax.scan.entering import scan_input
 from griffin_core_jax.scan.gates import block_gates, find_marks
 

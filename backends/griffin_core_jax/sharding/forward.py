@@ -12,15 +12,13 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from griffin_core import registry
 from griffin_core.checks import PAD, check_positions, check_tokens
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError
 from griffin_core.layouts.states import POSITION
-from griffin_core.protocol import Kernel
 from griffin_core_jax.arrays import as_dtype, is_concrete
-from griffin_core_jax.devices import platform
-from griffin_core_jax.dispatch import BACKEND
+from griffin_core_jax.devices import targeting
+from griffin_core_jax.dispatch import Wanted, wanted_now
 from griffin_core_jax.sharding.local import local_hidden, local_logits
 from griffin_core_jax.sharding.mesh import check_batch, check_mesh, check_stateful
 from griffin_core_jax.sharding.table import BATCH, SEQUENCE, TENSOR, batch_spec, param_specs, state_specs
@@ -63,7 +61,7 @@ def forward(
         begin = jnp.zeros(np.shape(tokens)[0], jnp.int32) if before is None else before
         positions = begin[:, None] + jnp.arange(np.shape(tokens)[1], dtype=jnp.int32)
     dtype = str(jnp.dtype(as_dtype(compute_dtype, params["embedding"].dtype)).name)
-    wanted = (registry.requested_kernel(kernel), registry.kernels(BACKEND), platform(params["embedding"]))
+    wanted = wanted_now(kernel, params["embedding"])
     return _forward(config, mesh, wanted, dtype, params, jnp.asarray(tokens), jnp.asarray(positions), state)
 
 
@@ -71,7 +69,7 @@ def forward(
 def _forward(
     config: GriffinConfig,
     mesh: Mesh,
-    wanted: tuple[str, tuple[Kernel, ...], str],
+    wanted: Wanted,
     dtype: str,
     params: Mapping[str, Any],
     tokens: Array,
@@ -79,8 +77,9 @@ def _forward(
     state: Mapping[str, Any] | None,
 ) -> tuple[Array, dict[str, Any] | None]:
     def local(params: Any, tokens: Array, positions: Array, state: Any) -> Any:
-        x, new = local_hidden(config, params, tokens, positions, state, dtype=as_dtype(dtype), kernel=wanted[0])
-        return local_logits(config, params, x), new
+        with targeting(wanted.platform):
+            x, new = local_hidden(config, params, tokens, positions, state, dtype=as_dtype(dtype), kernel=wanted.kernel)
+            return local_logits(config, params, x), new
 
     states = None if state is None else state_specs(config)
     return jax.shard_map(  # type: ignore[no-any-return]
@@ -94,7 +93,7 @@ def _forward(
 
 def _check_values(config: GriffinConfig, tokens: Any, positions: Any, before: Any) -> None:
     """Refuse ids and positions that are not legal, where they have values."""
-    if not is_concrete(tokens, *(x for x in (positions, before) if x is not None)):
+    if not is_concrete(tokens, positions, before):
         return
     ids, at = np.asarray(tokens), None if positions is None else np.asarray(positions)
     check_tokens(config, ids, at)

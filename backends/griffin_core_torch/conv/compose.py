@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from griffin_core.checks import expect_shape
 from griffin_core_torch.scan.autograd import run_kernel
-from griffin_core_torch.scan.dispatch import by_sequence, choose, choose_packed, expect_shape
+from griffin_core_torch.scan.dispatch import by_sequence, choose, choose_packed
 
 
 def conv1d(

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from griffin_core import registry
+from griffin_core.checks import expect_shape
 from griffin_core_torch.conv.compose import conv1d
 from griffin_core_torch.gates import block_gates, scan_input
 from griffin_core_torch.scan.autograd import run_kernel
-from griffin_core_torch.scan.dispatch import BACKEND, by_sequence, choose, choose_packed, expect_shape
+from griffin_core_torch.scan.dispatch import BACKEND, by_sequence, choose, choose_packed
 from griffin_core_torch.scan.gated_eager import find_marks
 
 Params = Mapping[str, Tensor]

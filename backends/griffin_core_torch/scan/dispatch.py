@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from griffin_core import registry
-from griffin_core.errors import InputError
+from griffin_core.checks import check_starts
 from griffin_core.protocol import Kernel, KernelCall
 from griffin_core_torch.arrays import dtype_name
 from griffin_core_torch.scan.autograd import wants_grad
@@ -45,17 +45,10 @@ def choose(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> 
 
 
 def choose_packed(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> Kernel | None:
-    """The first kernel of ``op`` itself that runs packed sequences in one call; None when there is none.
-
-    The operation then runs each sequence alone: that is what ``starts`` means, so nothing is refused here.
-    """
-    wanted = registry.requested_kernel(kernel)
+    """The kernel of ``op`` that runs packed sequences in one call, or None (``registry.packed_kernel``)."""
     present = [(name, x) for name, x in arrays.items() if x is not None]
     call = _call(present, present[0][1].device.type, wants_grad(*(x for _, x in present)), packed=True)
-    for record in registry.kernels(BACKEND):
-        if record.op == op and wanted in (registry.AUTO, record.name) and record.supports(call) is None:
-            return record
-    return None
+    return registry.packed_kernel(BACKEND, op, call, kernel)
 
 
 def _call(present: Sequence[tuple[str, Tensor]], device: str, needs_grad: bool, packed: bool) -> KernelCall:
@@ -94,25 +87,3 @@ def by_sequence(
         pieces.append(operation(*parts, *states))
     outputs = list(zip(*pieces, strict=True))
     return (torch.cat(outputs[0], dim=1), *(torch.cat(rest, dim=0) for rest in outputs[1:]))
-
-
-def check_starts(cuts: list[int], batch: int, time: int) -> None:
-    """Refuse ``starts`` that do not rise from 0 to the tokens of one row.
-
-    Raises:
-        InputError: naming what is wrong.
-    """
-    if batch != 1:
-        raise InputError(f"starts is given with batch {batch}; packed sequences stand in one row (batch 1)")
-    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != time or any(a > b for a, b in itertools.pairwise(cuts)):
-        raise InputError(f"starts is {cuts}; expected it to rise from 0 to the row's {time} tokens")
-
-
-def expect_shape(op: str, name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Refuse an argument of another shape.
-
-    Raises:
-        InputError: naming the operation, the argument and both shapes.
-    """
-    if x is not None and tuple(x.shape) != shape:
-        raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {shape}")
