@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from griffin_core_jax import products
 from griffin_core_jax.attention.compose import local_attention
 from griffin_core_jax.attention.step import attend_step
 from griffin_core_jax.conv.compose import conv1d
+from griffin_core_jax.devices import settled
 from griffin_core_jax.dispatch import BACKEND
 from griffin_core_jax.norms import rms_norm
 from griffin_core_jax.scan.compose import gated_scan, recurrent_middle
@@ -91,13 +93,13 @@ def recurrent_block(
     weights: Weights, x: Array, call: Call, state: LayerState | None = None
 ) -> tuple[Array, dict[str, Array], Seen]:
     """linear_out(gelu(linear_y(x)) * rg_lru(conv(linear_x(x)))) on x [b t m]; results as in ``residual_block``."""
-    gate = jax.nn.gelu(call.constrain("recurrent", dense(weights, "linear_y", x)), approximate=True)
+    gate = call.constrain("recurrent", dense(weights, "linear_y", x))
     z = call.constrain("recurrent", dense(weights, "linear_x", x))
     h0, conv = (None, None) if state is None else (state["h"], state["conv"])
     middle = _captured_middle if call.capture else _middle
     y, h, conv, seen = middle(z, weights, h0, conv, call)
     new = {} if state is None else {"h": h, "conv": conv.astype(state["conv"].dtype)}
-    return dense(weights, "linear_out", call.constrain("recurrent", gate * y)), new, seen
+    return gated_dense(weights, "linear_out", gate, call.constrain("recurrent", y)), new, seen
 
 
 def attention_block(
@@ -119,8 +121,14 @@ def attention_block(
 
 def mlp_block(weights: Weights, x: Array, call: Call) -> Array:
     """down(gelu(gate(x)) * up(x)) on x [b t m]."""
-    gate = jax.nn.gelu(call.constrain("mlp", dense(weights, "gate_proj", x)), approximate=True)
-    return dense(weights, "down_proj", gate * call.constrain("mlp", dense(weights, "up_proj", x)))
+    gate = call.constrain("mlp", dense(weights, "gate_proj", x))
+    return gated_dense(weights, "down_proj", gate, call.constrain("mlp", dense(weights, "up_proj", x)))
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(1,))
+def gated_dense(weights: Weights, name: str, gate: Array, x: Array) -> Array:
+    """``dense`` of gelu(gate) * x; the backward pass keeps the operands alone."""
+    return dense(weights, name, settled(jax.nn.gelu(gate, approximate=True) * x))
 
 
 def dense(weights: Weights, name: str, x: Array) -> Array:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+from jax import lax
 
 from griffin_core.errors import BackendError
 
@@ -57,6 +58,11 @@ def platform(*arrays: Any) -> str:
     if isinstance(default, jax.Device):
         return _platform_of(default)
     return _PLATFORMS.get(default or jax.default_backend(), str(default or jax.default_backend()))
+
+
+def settled(x: jax.Array) -> jax.Array:
+    """x, which a processor computes once and keeps; XLA would compute it again in each loop that reads it."""
+    return lax.optimization_barrier(x) if platform() == "cpu" else x
 
 
 def _platform_of(device: jax.Device) -> str:

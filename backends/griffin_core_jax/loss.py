@@ -86,19 +86,20 @@ def _forward(plan: _Plan, x: Array, weight: Array, targets: Array, scale: Array)
     matrix, wide = weight.astype(x.dtype), scale.dtype
 
     def piece(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        losses, dx, dweight = carry
+        losses, dx, dkernel = carry
         here, target = _cut(plan, x, index), _cut(plan, targets, index)
         loss, dlogits = _piece(plan, matrix, here, target)
         dlogits = _operand(plan.constrain("logits", dlogits * scale), x.dtype)
         back = einsum("brv,vm->brm", dlogits, matrix)
-        kept = jnp.where((target >= 0)[..., None], here, 0)
-        dweight = dweight + einsum("brv,brm->vm", dlogits, kept)
-        return _put(plan, losses, loss, index), _put(plan, dx, back.astype(x.dtype), index), dweight
+        kept = jnp.where((target >= 0)[..., None], here, 0).astype(dlogits.dtype)
+        # [m v], as the narrower of two operands is cheaper to transpose
+        dkernel = dkernel + einsum("brm,brv->mv", kept, dlogits)
+        return _put(plan, losses, loss, index), _put(plan, dx, back.astype(x.dtype), index), dkernel
 
-    start = (jnp.zeros(targets.shape, wide), jnp.zeros_like(x), jnp.zeros(weight.shape, wide))
-    losses, dx, dweight = lax.fori_loop(0, _pieces(plan, x), piece, start)
+    start = (jnp.zeros(targets.shape, wide), jnp.zeros_like(x), jnp.zeros(weight.shape[::-1], wide))
+    losses, dx, dkernel = lax.fori_loop(0, _pieces(plan, x), piece, start)
     total = jnp.sum(losses)
-    return total * scale, (dx, dweight.astype(weight.dtype), total)
+    return total * scale, (dx, dkernel.T.astype(weight.dtype), total)
 
 
 def _backward(plan: _Plan, saved: Any, cotangent: Array) -> tuple[Array | None, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -19,6 +22,11 @@ def rms_norm(x: Array, scale: Array, eps: float = NORM_EPS) -> Array:
     Returns:
         [b t m] in x's dtype.
     """
+    return _rms_norm(x, scale, eps)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)  # the backward pass keeps x alone
+def _rms_norm(x: Array, scale: Array, eps: float) -> Array:
     wide = wide_dtype(x)
     values = x.astype(wide)
     mean = jnp.mean(values * values, axis=-1, keepdims=True)

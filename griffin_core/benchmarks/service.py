@@ -65,9 +65,9 @@ def measure(
     standard = dataclasses.replace(chosen, runs=DEFAULTS[path].runs) == DEFAULTS[path]
     judged = name == "torch" and config == BENCH_110M and standard and threads == THREADS and dtype == "float32"
     say = told or _silent
-    say("checking the kernels against the reference")
-    require_conformance(setup, path)
     with timers.threads(threads):
+        say("checking the kernels against the reference")
+        require_conformance(setup, path)
         say("preparing")
         contenders = entries.ENTRIES[path](Plan(setup, timers, judged, peers))
         timings = interleave([entry.contender for entry in contenders], chosen.runs, told=say)

@@ -1,7 +1,8 @@
-"""Shared by the JAX tests: one tiny config, and models with every parameter drawn."""
+"""Shared by the JAX tests: one tiny config, models with every parameter drawn, and the TPU compiler or a skip."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -47,3 +48,10 @@ def params(config: GriffinConfig, drawn: Callable[..., Any]) -> dict[str, Any]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def libtpu() -> None:
+    """Skips the test where there is no TPU compiler."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed (extra tpu-aot)")

@@ -70,12 +70,11 @@ def _in_loop(q: Array, keys: Array, values: Array, query_document: Array, key_do
 
 @jax.checkpoint
 def _attend(q: Array, keys: Array, values: Array, seen: Array) -> Array:
-    scores = einsum("bqne,bke->bnqk", q, keys) * (q.shape[-1] ** -0.5)
-    scores = jnp.where(seen[:, None], scores, _OUT)
+    scores = einsum("bqne,bke->bqnk", q, keys) * (q.shape[-1] ** -0.5)
+    scores = jnp.where(seen[:, :, None], scores, _OUT)
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    total = weights.sum(axis=-1)  # [b n q]
-    found = einsum("bnqk,bke->bqne", weights.astype(q.dtype), values)
-    return (found / jnp.swapaxes(total, 1, 2)[..., None]).astype(q.dtype)
+    found = einsum("bqnk,bke->bqne", weights.astype(q.dtype), values)
+    return (found / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)
 
 
 def _block(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax, vmap
 
 from griffin_core.checks import PAD
+from griffin_core_jax.devices import settled
 from griffin_core_jax.scan.loop import wide_dtype
 
 
@@ -40,9 +41,9 @@ def conv1d(
             seen = jnp.where(((positions >= back) | going_on)[..., None], seen, 0.0)
         total = total + weight[:, 0, start].astype(wide) * seen
     if positions is None:
-        return total.astype(x.dtype), line[:, time:].astype(x.dtype)
+        return settled(total.astype(x.dtype)), line[:, time:].astype(x.dtype)
     total = jnp.where((positions == PAD)[..., None], 0.0, total)
-    return total.astype(x.dtype), _last(line, positions, taps).astype(x.dtype)
+    return settled(total.astype(x.dtype)), _last(line, positions, taps).astype(x.dtype)
 
 
 def _last(line: Array, positions: Array, taps: int) -> Array:

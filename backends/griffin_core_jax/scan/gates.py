@@ -11,7 +11,7 @@ from jax import Array
 
 from griffin_core.checks import PAD
 from griffin_core.config import RG_LRU_C
-from griffin_core_jax.products import einsum
+from griffin_core_jax.products import block_diagonal
 from griffin_core_jax.scan.loop import wide_dtype
 
 
@@ -87,11 +87,9 @@ def softplus_slope(param: Array) -> Array:
 
 def block_gates(x: Array, params: Mapping[str, Array]) -> tuple[Array, Array]:
     """Pre-activations of the input and the recurrence gate [b t d], in x's dtype: each block times its matrix."""
-    return block_diagonal(x, params, "input_gate"), block_diagonal(x, params, "recurrent_gate")
+    return _pre_activation(x, params, "input_gate"), _pre_activation(x, params, "recurrent_gate")
 
 
-def block_diagonal(x: Array, params: Mapping[str, Array], gate: str) -> Array:
-    """Each of h blocks of x times its own [k k] matrix (from the right), plus bias; sums in float32."""
-    weight, bias = params[f"{gate}_weight"], params[f"{gate}_bias"]
-    product = einsum("bthk,hkj->bthj", x.reshape(*x.shape[:2], *weight.shape[:2]), weight)
-    return (product + bias.astype(product.dtype)).astype(x.dtype).reshape(x.shape)
+def _pre_activation(x: Array, params: Mapping[str, Array], gate: str) -> Array:
+    product, bias = block_diagonal(x, params[f"{gate}_weight"]), params[f"{gate}_bias"]
+    return (product + bias.astype(product.dtype).reshape(-1)).astype(x.dtype)
