@@ -27,7 +27,8 @@ class Contender:
         name: its row.
         call: does the work once, and returns when it is done.
         per: units of work in one call (decoded tokens), by which times are divided.
-        limit: once its calls have taken so many seconds in all, it sits the later rounds out.
+        limit: once its rounds have taken so many seconds in all, it sits the later ones out; the first call, in which
+            programs are compiled, is not among them.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per unit of work: the first call's (never counted, unless it is the only one) and each round's."""
+    """Seconds per unit of work: the first call's (never counted) and each round's."""
 
     name: str
     first: float
@@ -86,9 +87,9 @@ def interleave(
             if told is not None:
                 told("warm-up" if turn == 0 else f"round {turn} of {runs}")
             for contender in contenders:
-                if sum(seconds[contender.name]) * contender.per < contender.limit:
+                if sum(seconds[contender.name][1:]) * contender.per < contender.limit:
                     seconds[contender.name].append(_timed(contender, clock))
-    return {name: Timing(name, taken[0], tuple(taken[1:] or taken)) for name, taken in seconds.items()}
+    return {name: Timing(name, taken[0], tuple(taken[1:])) for name, taken in seconds.items()}
 
 
 def ratio(numerator: Timing, denominator: Timing) -> Ratio:
