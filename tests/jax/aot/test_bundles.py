@@ -122,6 +122,15 @@ def test_linear_scan_is_limited_by_memory(name: str, direction: str) -> None:
     assert found.over_floor < 1.15
 
 
+@pytest.mark.prove
+@pytest.mark.usefixtures("libtpu")
+@pytest.mark.parametrize("name", ["v5e", "v5p"])
+def test_the_faster_gated_scan_is_limited_by_memory(name: str) -> None:
+    key = "gated_scan/pallas-approx/forward/bfloat16/plain"
+    program = next(program for program in programs((8, 8192, 2560)) if program.key == key)
+    assert estimate(program, chips.CHIPS[name]).over_floor < 1.15
+
+
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'griffin-core\[tpu-aot\]'"):
