@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from griffin_core import reference
+from griffin_core.errors import InputError
 from griffin_core.reference import gradients
 from griffin_core.shapes import Array
 from griffin_core.testing import attention_bounds, bounds, gradient_bounds, making
@@ -30,6 +31,19 @@ Slot = str | Group
 
 
 @dataclass(frozen=True)
+class Gradient:
+    """How the gradient of an operation is judged.
+
+    Attributes:
+        truth: the hand-written gradients in float64, in the order of the differentiable arguments.
+        bounds: largest errors by flat name, from the inputs and the cotangents.
+    """
+
+    truth: Callable[..., tuple[Any, ...]]
+    bounds: Callable[[Inputs, Inputs], dict[str, Array]]
+
+
+@dataclass(frozen=True)
 class Operation:
     """One operation of the protocol, as the properties see it.
 
@@ -43,8 +57,7 @@ class Operation:
         make: the arrays of a case.
         truth: outputs in float64.
         bounds: largest errors of the outputs.
-        gradient: truth of the gradients, by flat name; None: not part of the spec.
-        gradient_bounds: largest errors of the gradients.
+        gradient: how its gradient is judged; None: the spec has none of it alone.
     """
 
     name: str
@@ -56,8 +69,7 @@ class Operation:
     make: Callable[[Case], Inputs]
     truth: Callable[..., tuple[Any, ...]]
     bounds: Callable[[Inputs], dict[str, Array]]
-    gradient: Callable[..., tuple[Any, ...]] | None = None
-    gradient_bounds: Callable[[Inputs, Inputs], dict[str, Array]] | None = None
+    gradient: Gradient | None = None
 
     @property
     def elementwise(self) -> bool:
@@ -96,12 +108,28 @@ class Operation:
         return self.name_outputs(self.truth(*self.arrange(inputs)))
 
     def reference_gradient(self, inputs: Inputs, cotangents: Inputs) -> dict[str, Array]:
-        """The truth: float64 gradients by flat name."""
-        if self.gradient is None:
-            raise NotImplementedError(f"{self.name} has no hand-written gradient")
-        found = self.gradient(*self.arrange(inputs), *(cotangents[str(output)] for output in self.outputs))
+        """The truth: float64 gradients by flat name.
+
+        Raises:
+            InputError: the spec has no gradient of this operation alone.
+        """
+        truth = self._known_gradient().truth
+        found = truth(*self.arrange(inputs), *(cotangents[str(output)] for output in self.outputs))
         differentiable = [slot for slot in self.slots if slot not in ("reset", "positions")]
         return {name: value for name, value in named(differentiable, found).items() if value is not None}
+
+    def gradient_bounds(self, inputs: Inputs, cotangents: Inputs) -> dict[str, Array]:
+        """Largest errors of the gradients by flat name.
+
+        Raises:
+            InputError: the spec has no gradient of this operation alone.
+        """
+        return self._known_gradient().bounds(inputs, cotangents)
+
+    def _known_gradient(self) -> Gradient:
+        if self.gradient is None:
+            raise InputError(f"{self.name} has no gradient in the reference; judge the whole model's, which covers it")
+        return self.gradient
 
 
 def arranged(slot: Slot, inputs: Mapping[str, Any]) -> Any:
@@ -143,8 +171,7 @@ _RECORDS = (
         make=making.linear_scan,
         truth=reference.linear_scan,
         bounds=_bounds(bounds.linear_scan),
-        gradient=gradients.linear_scan_vjp,
-        gradient_bounds=gradient_bounds.linear_scan,
+        gradient=Gradient(gradients.linear_scan_vjp, gradient_bounds.linear_scan),
     ),
     Operation(
         name="gated_scan",
@@ -156,8 +183,7 @@ _RECORDS = (
         make=making.gated_scan,
         truth=reference.gated_scan,
         bounds=_bounds(lambda inputs: bounds.given_gates(inputs).scanned),
-        gradient=gradients.gated_scan_vjp,
-        gradient_bounds=gradient_bounds.gated_scan,
+        gradient=Gradient(gradients.gated_scan_vjp, gradient_bounds.gated_scan),
     ),
     Operation(
         name="rg_lru",
@@ -169,8 +195,7 @@ _RECORDS = (
         make=making.rg_lru,
         truth=reference.rg_lru,
         bounds=_bounds(lambda inputs: bounds.rg_lru(inputs).scanned),
-        gradient=gradients.rg_lru_vjp,
-        gradient_bounds=gradient_bounds.rg_lru,
+        gradient=Gradient(gradients.rg_lru_vjp, gradient_bounds.rg_lru),
     ),
     Operation(
         name="recurrent_middle",
@@ -182,8 +207,7 @@ _RECORDS = (
         make=making.recurrent_middle,
         truth=reference.recurrent_middle,
         bounds=bounds.middle_states,
-        gradient=gradients.recurrent_middle_vjp,
-        gradient_bounds=gradient_bounds.recurrent_middle,
+        gradient=Gradient(gradients.recurrent_middle_vjp, gradient_bounds.recurrent_middle),
     ),
     Operation(
         name="conv1d",
@@ -195,8 +219,7 @@ _RECORDS = (
         make=making.conv1d,
         truth=reference.conv1d,
         bounds=bounds.conv_states,
-        gradient=gradients.conv1d_vjp,
-        gradient_bounds=gradient_bounds.conv1d,
+        gradient=Gradient(gradients.conv1d_vjp, gradient_bounds.conv1d),
     ),
     Operation(
         name="local_attention",

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from griffin_core.errors import InputError
 from griffin_core.testing import bounds
 from griffin_core.testing.analysis import exact, multiplier, sigmoid, softplus
 from griffin_core.testing.broken import controls
@@ -91,3 +92,12 @@ def test_an_underflowing_gate_may_be_zero() -> None:
     y, _ = controls.gated_scan(*op.arrange(inputs))
     assert (np.abs(y - op.reference(inputs)["y"]) <= op.bounds(inputs)["y"] + 2.0**-126).all()
     np.testing.assert_array_equal(y[:, -1], inputs["h0"])
+
+
+def test_an_operation_without_a_gradient_names_the_judgement_that_covers_it() -> None:
+    op = OPERATIONS["local_attention"]
+    inputs = op.make(Case(t=3, d=2))
+    with pytest.raises(InputError, match=r"local_attention has no gradient .* the whole model's"):
+        op.reference_gradient(inputs, {})
+    with pytest.raises(InputError, match="local_attention has no gradient"):
+        op.gradient_bounds(inputs, {})
