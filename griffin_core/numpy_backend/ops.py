@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from griffin_core import reference
+from griffin_core.arguments import check_arguments
 from griffin_core.config import NORM_EPS
 from griffin_core.numpy_backend.arrays import NAME
 from griffin_core.protocol import CONV_OP, KernelCall
@@ -171,6 +172,7 @@ def describe(arguments: Mapping[str, Any], packed: bool = False) -> KernelCall:
 
 
 def _run(op: str, arguments: dict[str, Any], starts: Array | None, kernel: str | None) -> Any:
+    check_arguments(op, arguments, starts)
     if starts is not None:
         return _run_packed(op, arguments, starts, kernel)
     record = select_kernel(NAME, op, describe(arguments), kernel)

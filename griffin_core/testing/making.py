@@ -17,15 +17,6 @@ from griffin_core.testing.inputs import (
     positions,
 )
 
-GATE_PARAMS = (
-    "recurrent_param",
-    "input_gate_weight",
-    "input_gate_bias",
-    "recurrent_gate_weight",
-    "recurrent_gate_bias",
-)
-MIDDLE_PARAMS = (*GATE_PARAMS, "conv_weight", "conv_bias")
-
 
 def linear_scan(case: Case) -> Inputs:
     """x, log_a [b t d], h0 [b d], reset bool [b t]."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from griffin_core import reference
+from griffin_core.arguments import GATE_PARAMS, MIDDLE_PARAMS
 from griffin_core.errors import InputError
 from griffin_core.reference import gradients
 from griffin_core.shapes import Array
@@ -155,8 +156,8 @@ def _bounds(terms: Callable[[Inputs], Any]) -> Callable[[Inputs], dict[str, Arra
     return lambda inputs: bounds.states(terms(inputs))
 
 
-_PARAMS = Group("params", making.GATE_PARAMS, making.GATE_PARAMS)
-_MIDDLE = Group("params", making.MIDDLE_PARAMS, making.MIDDLE_PARAMS)
+_PARAMS = Group("params", GATE_PARAMS, GATE_PARAMS)
+_MIDDLE = Group("params", MIDDLE_PARAMS, MIDDLE_PARAMS)
 _CACHE = Group("cache", ("k", "v", "position"), ("cache_k", "cache_v", "cache_position"))
 _STATE = (("h0", "h"),)
 

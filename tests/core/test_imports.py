@@ -13,7 +13,19 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {"griffin_core": ROOT, **{path.name: path.parent for path in (ROOT / "backends").glob("griffin_core_*")}}
 FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "transformers", "grain", "hypothesis", "tokenizers", "matplotlib")
 
-SPEC = ("config", "presets", "shapes", "errors", "env", "schedules", "sampling", "checks", "rotary", "layouts")
+SPEC = (
+    "config",
+    "presets",
+    "shapes",
+    "errors",
+    "env",
+    "schedules",
+    "sampling",
+    "checks",
+    "arguments",
+    "rotary",
+    "layouts",
+)
 # A module belongs to the group with the longest prefix of its name.
 GROUPS = {
     "griffin_core": "services",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
+from griffin_core.arguments import check_arguments
 from griffin_core.errors import ConfigError, InputError
 from griffin_core_jax.scan import compose
 from griffin_core_jax.sharding import sequence
@@ -53,6 +54,8 @@ def recurrent_middle(
         ConfigError: ``tensor`` does not divide the gate blocks.
         InputError: rows or tokens cannot be split, or a state is given and the time axis is split.
     """
+    given = {"x": x, "params": params, "h0": h0, "conv_state": conv_state, "positions": positions}
+    check_arguments("recurrent_middle", given)
     _check(mesh, x, params, h0 is not None or conv_state is not None)
     fresh = h0 is None and conv_state is None
     if positions is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from griffin_core.checks import expect_shape
+from griffin_core.arguments import check_arguments
 from griffin_core_torch.scan.autograd import run_kernel
 from griffin_core_torch.scan.dispatch import by_sequence, choose, choose_packed
 
@@ -37,13 +37,9 @@ def conv1d(
         InputError: shapes do not fit.
         KernelNotSupported: the named kernel cannot run this call.
     """
-    op, width = "conv1d", x.shape[2]
-    expect_shape(op, "weight", weight, (width, 1, weight.shape[-1]))
-    expect_shape(op, "bias", bias, (width,))
-    expect_shape(op, "positions", positions, tuple(x.shape[:2]))
-    batch = x.shape[0] if starts is None else len(starts) - 1
-    expect_shape(op, "state", state, (batch, weight.shape[-1] - 1, width))
+    op = "conv1d"
     arrays = {"x": x, "weight": weight, "bias": bias, "state": state, "positions": positions}
+    check_arguments(op, arrays, starts)
     if starts is None:
         return run_kernel(choose(op, kernel, arrays), x, weight, bias, state, positions)
     packed = choose_packed(op, kernel, arrays)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from griffin_core import registry
-from griffin_core.checks import expect_shape
+from griffin_core.arguments import check_arguments
 from griffin_core_torch.conv.compose import conv1d
 from griffin_core_torch.gates import block_gates, scan_input
 from griffin_core_torch.scan.autograd import run_kernel
@@ -42,8 +42,8 @@ def linear_scan(
         InputError: shapes do not fit.
         KernelNotSupported: the named kernel cannot run this call.
     """
-    _check("linear_scan", x, {"log_a": log_a}, h0, {"reset": reset}, starts)
     arrays = {"x": x, "log_a": log_a, "h0": h0, "reset": reset}
+    check_arguments("linear_scan", arrays, starts)
     if starts is None:
         return run_kernel(choose("linear_scan", kernel, arrays), x, log_a, h0, reset)
     packed = choose_packed("linear_scan", kernel, arrays)
@@ -83,9 +83,8 @@ def gated_scan(
         KernelNotSupported: the named kernel cannot run this call.
     """
     gates = {"gate_x": gate_x, "gate_a": gate_a}
-    _check("gated_scan", x, gates, h0, {"positions": positions}, starts)
-    expect_shape("gated_scan", "recurrent_param", recurrent_param, x.shape[2:])
     arrays = {"x": x, **gates, "recurrent_param": recurrent_param, "h0": h0, "positions": positions}
+    check_arguments("gated_scan", arrays, starts)
     inputs = (x, gate_x, gate_a, recurrent_param, h0, positions)
     if starts is not None:
         packed = choose_packed("gated_scan", kernel, arrays)
@@ -126,7 +125,7 @@ def rg_lru(
     Returns:
         (y, h): [b t d] in x's dtype, and float32 [b d].
     """
-    _check("rg_lru", x, {}, h0, {"positions": positions}, starts)
+    check_arguments("rg_lru", {"x": x, "params": params, "h0": h0, "positions": positions}, starts)
     arrays = {"x": x, **params, "h0": h0, "positions": positions}
     packed = None if starts is None else choose_packed("rg_lru", kernel, arrays)
     if packed is not None:
@@ -162,8 +161,9 @@ def recurrent_middle(
         (y, h, conv_state): [b t d] in x's dtype, float32 [b d], [b w-1 d] in x's dtype.
     """
     op = "recurrent_middle"
-    _check(op, x, {}, h0, {"positions": positions}, starts)
-    arrays = {"x": x, **params, "h0": h0, "conv_state": conv_state, "positions": positions}
+    given = {"x": x, "h0": h0, "conv_state": conv_state, "positions": positions}
+    check_arguments(op, {**given, "params": params}, starts)
+    arrays = {**given, **params}
     packed = None if starts is None else choose_packed(op, kernel, arrays)
     if packed is not None:
         return run_kernel(packed, x, params, h0, conv_state, positions, starts)
@@ -185,19 +185,3 @@ def recurrent_middle(
     z, conv_state = conv1d(x, params["conv_weight"], params["conv_bias"], conv_state, positions, starts, part)
     y, h = rg_lru(z, params, h0, positions, starts, kernel)
     return y, h, conv_state
-
-
-def _check(
-    op: str,
-    x: Tensor,
-    like_x: Mapping[str, Tensor],
-    h0: Tensor | None,
-    per_token: Mapping[str, Tensor | None],
-    starts: Tensor | None,
-) -> None:
-    for name, value in like_x.items():
-        expect_shape(op, name, value, tuple(x.shape))
-    batch = x.shape[0] if starts is None else len(starts) - 1
-    expect_shape(op, "h0", h0, (batch, x.shape[2]))
-    for name, value in per_token.items():
-        expect_shape(op, name, value, tuple(x.shape[:2]))
