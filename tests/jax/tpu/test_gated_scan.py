@@ -218,4 +218,5 @@ def test_the_kit_judges_the_record(chip: str) -> None:
         report = judge(KERNELS[0], backend="jax")
     assert report.passed, str(report)
     assert {record.property for record in report.records} >= {"reference", "gradient", "documents", "cut", "repeat"}
-    assert all(record.refused == {} for record in report.records)
+    refused = {reason for record in report.records for reason in record.refused}
+    assert refused <= {"x is float16; it takes float32 and bfloat16"}

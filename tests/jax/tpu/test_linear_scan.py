@@ -170,4 +170,5 @@ def test_the_kit_judges_the_record() -> None:
         report = judge(KERNEL, backend="jax")
     assert report.passed, str(report)
     assert {record.property for record in report.records} >= {"reference", "gradient", "documents", "cut", "repeat"}
-    assert all(record.refused == {} for record in report.records)
+    refused = {reason for record in report.records for reason in record.refused}
+    assert refused <= {"x is float16; it takes float32 and bfloat16"}
