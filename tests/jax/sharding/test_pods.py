@@ -39,8 +39,9 @@ def test_a_small_model() -> None:
 
 @pytest.mark.prove
 @needs_libtpu
-@pytest.mark.parametrize("plan", pods.PLANS, ids=lambda plan: f"{plan.model}-{plan.topology}")
+@pytest.mark.parametrize("plan", [pods.PLANS[0], pods.PLANS[3]], ids=lambda plan: f"{plan.model}-{plan.topology}")
 def test_the_documented_plans(plan: pods.Plan) -> None:
+    """Each model and each topology once; the others are minutes each, and the command prints them all."""
     check(pods.measure(plan))
 
 
