@@ -61,8 +61,7 @@ def recurrent_middle(
     if positions is None:
         first = 0 if fresh else 1
         positions = jnp.broadcast_to(jnp.arange(first, x.shape[1] + first, dtype=jnp.int32), x.shape[:2])
-        zeros = jnp.zeros((x.shape[0], x.shape[2]), jnp.float32)
-        h0 = h0 if fresh or h0 is not None else zeros
+        h0 = h0 if fresh or h0 is not None else jnp.zeros((x.shape[0], x.shape[2]), jnp.float32)
     wide, state = partition(("batch", "time", "lru")), partition(("batch", "lru"))
     tail = partition(("batch", "conv", "lru"))
     split = mesh.shape[SEQUENCE] > 1
