@@ -1,0 +1,105 @@
+"""The modules of ``device``: as Triton compiles them, or as its interpreter runs them on CPU tensors.
+
+Triton decides when a function is decorated whether it will be compiled or interpreted. To have both in one process, the
+folder is imported a second time under another name, with interpretation switched on while it loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import ModuleType
+
+from griffin_core.errors import BackendError
+
+_COMPILED = f"{__package__}.device"
+_INTERPRETED = "griffin_core_torch_triton_interpreted"
+_interpreting: ContextVar[bool] = ContextVar("interpreting", default=False)
+
+
+@contextlib.contextmanager
+def interpreting() -> Iterator[None]:
+    """Run the kernels inside the block in Triton's interpreter, one program after another, on CPU tensors.
+
+    For proofs without a GPU: it is thousands of times slower, and its special functions are NumPy's.
+    """
+    token = _interpreting.set(True)
+    try:
+        yield
+    finally:
+        _interpreting.reset(token)
+
+
+def interpreted() -> bool:
+    """Whether kernels are interpreted here."""
+    return _interpreting.get()
+
+
+def absent() -> str | None:
+    """Why Triton cannot be used, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; PyTorch's CUDA and ROCm builds bring it"
+    return None
+
+
+def device(name: str) -> ModuleType:
+    """A module of ``device`` in the form that is in force.
+
+    Raises:
+        BackendError: Triton is not installed.
+    """
+    reason = absent()
+    if reason is not None:
+        raise BackendError(reason)
+    if not interpreted():
+        return importlib.import_module(f"{_COMPILED}.{name}")
+    return _interpreted(name)
+
+
+def _interpreted(name: str) -> ModuleType:
+    found = sys.modules.get(f"{_INTERPRETED}.{name}")
+    if found is not None:
+        return found
+    import triton
+
+    with triton.knobs.runtime.scope():
+        triton.knobs.runtime.interpret = True
+        if _INTERPRETED not in sys.modules:
+            _alias(importlib.import_module(_COMPILED))
+        found = importlib.import_module(f"{_INTERPRETED}.{name}")
+    _shorten()
+    return found
+
+
+def _shorten() -> None:
+    """Let interpreted functions call each other directly.
+
+    The interpreter prepares Triton's language anew in every call of one function by another, which takes as long as
+    all else it does. It is prepared once for the kernel that calls them.
+    """
+    from triton.runtime.interpreter import InterpretedFunction
+
+    for name, module in list(sys.modules.items()):
+        if not name.startswith(f"{_INTERPRETED}."):
+            continue
+        for attribute, value in list(vars(module).items()):
+            if isinstance(value, InterpretedFunction) and not attribute.endswith("_kernel"):
+                plain = value.rewrite()
+                plain.fn = plain  # where reductions look for the function of what they are given
+                setattr(module, attribute, plain)
+
+
+def _alias(package: ModuleType) -> None:
+    """A second package on the same folder."""
+    spec = importlib.util.spec_from_file_location(
+        _INTERPRETED, package.__file__, submodule_search_locations=list(package.__path__)
+    )
+    if spec is None or spec.loader is None:
+        raise BackendError(f"{package.__file__} cannot be loaded a second time")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_INTERPRETED] = module
+    spec.loader.exec_module(module)
