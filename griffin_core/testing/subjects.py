@@ -82,7 +82,7 @@ class Subject:
 
     def call(self, native: dict[str, Native], starts: Array | None = None) -> dict[str, Native]:
         """The judged function on native arrays, its outputs by flat name; errors as in ``run``."""
-        self._ask_support(native)
+        self._ask_support(native, packed=starts is not None)
         return self._invoke(native, starts)
 
     def _invoke(self, native: dict[str, Native], starts: Array | None = None) -> dict[str, Native]:
@@ -99,13 +99,14 @@ class Subject:
             raise JudgedError(f"it raised {say(error)}") from error
         return self._named(outputs)
 
-    def _ask_support(self, native: Mapping[str, Native], needs_grad: bool = False) -> None:
+    def _ask_support(self, native: Mapping[str, Native], needs_grad: bool = False, packed: bool = False) -> None:
         if self.supports is None:
             return
         arrays = {name: value for name, value in native.items() if hasattr(value, "shape")}
         shapes = {name: tuple(value.shape) for name, value in arrays.items()}
         dtypes = {name: dtype_name(self.arrays.to_numpy(value).dtype) for name, value in arrays.items()}
-        reason = self.supports(KernelCall(shapes, dtypes, device_of(self.arrays), needs_grad=needs_grad))
+        call = KernelCall(shapes, dtypes, device_of(self.arrays), packed=packed, needs_grad=needs_grad)
+        reason = self.supports(call)
         if reason is not None:
             raise RefusedCase(reason)
 
@@ -188,6 +189,7 @@ def from_kernel(kernel: Kernel, op: Operation, backend: str, arrays: ModuleType,
         backend=backend,
         arrays=arrays,
         function=kernel.forward,
+        packed=kernel.forward if "starts" in inspect.signature(kernel.forward).parameters else None,
         vjp=kernel.vjp,
         supports=kernel.supports,
         target=target,

@@ -189,11 +189,19 @@ def test_a_named_kernel_is_refused_on_a_processor() -> None:
         backend.gated_scan(x, x[:, :2], x, torch.zeros(4), kernel="triton")
 
 
+WHOLE_KIT = (("gated_scan", "triton-exact"), ("linear_scan", "triton-aggregate"), ("conv1d", "triton"))
+PART = ("reference", "gradient", "documents", "cut", "packed", "repeat")
+"""Properties that another way of handing the state on can break; "triton" itself is one of the others."""
+
+
 @pytest.mark.prove
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: f"{kernel.op} {kernel.name}")
+@pytest.mark.parametrize(
+    "kernel", [k for k in KERNELS if k.name in FORMS or k.op == "conv1d"], ids=lambda k: k.op + k.name
+)
 def test_the_kit_judges_the_records(kernel: Kernel) -> None:
-    report = judge(kernel, backend="torch")
+    whole = (kernel.op, kernel.name) in WHOLE_KIT
+    report = judge(kernel, backend="torch", properties=None if whole else PART)
     assert report.passed, str(report)
-    assert {record.property for record in report.records} >= {"reference", "gradient", "documents", "cut", "repeat"}
+    assert {record.property for record in report.records} >= set(PART)
     assert all(record.refused == {} for record in report.records)
