@@ -14,12 +14,15 @@ from griffin_core.config import ATTENTION, RECURRENT, GriffinConfig
 from griffin_core.errors import InputError
 from griffin_core.layouts.params import EMBEDDING, layer_prefix
 from griffin_core.layouts.states import POSITION
+from griffin_core.protocol import Kernel
 from griffin_core.sampling import SamplingRows
 from griffin_core_torch.arrays import as_dtype, dtype_name
 from griffin_core_torch.attention.ring import check_room
+from griffin_core_torch.decoding import kept
 from griffin_core_torch.decoding.attention import Places
+from griffin_core_torch.decoding.device_step import DeviceStep
 from griffin_core_torch.decoding.step import TokenStep
-from griffin_core_torch.kernels import KERNELS
+from griffin_core_torch.kernels import EAGER_KERNELS, TRITON_KERNELS
 from griffin_core_torch.model import check_host, forward
 from griffin_core_torch.sampling import Sampler, log_probability
 from griffin_core_torch.scan.dispatch import BACKEND, choose
@@ -106,13 +109,20 @@ class _Steps:
         self.begin = position.tolist() if live is None else torch.where(live, position, rows[0]).tolist()
         _check_room(config, state, rows, count)
         self.token_step: TokenStep | None = None
+        self.device_step: DeviceStep | None = None
         self.places = Places(
             self.begin, count, config.head_dim if ATTENTION in config.layer_kinds else None, position.device
         )
-        self.lean = plain_kernels(config, params, len(position), dtype, kernel)
+        records = token_kernels(config, params, len(position), dtype, kernel)
+        self.lean = records <= set(EAGER_KERNELS)
+        if not self.lean and records <= set(TRITON_KERNELS):
+            self.device_step = kept.take(config, params, state, dtype)
+            self.device_step.load(state, live)
 
     def __call__(self, token: Tensor) -> Tensor:
         """Float32 logits [b v]."""
+        if self.device_step is not None:
+            return self.device_step(token)
         places = self.places
         if self.token_step is None and self.lean and (places.step or 0 not in self.begin):
             weights = {
@@ -139,30 +149,34 @@ class _Steps:
 
     def state(self) -> dict[str, Tensor]:
         """The state after the last token; rows that are not live hold anything."""
+        if self.device_step is not None:
+            found = self.device_step.state(self.after[:, -1])
+            kept.put(self.device_step, found)
+            return found
         if self.token_step is None:
             return self.whole
         return {POSITION: self.after[:, -1].to(torch.int32), **self.token_step.state()}
 
 
-def plain_kernels(
+def token_kernels(
     config: GriffinConfig, params: Mapping[str, Tensor], batch: int, dtype: torch.dtype, kernel: str | None
-) -> bool:
-    """Whether every recurrent operation of one token would run on this backend's eager kernels.
+) -> set[Kernel | None]:
+    """The kernels that the recurrent operations of one token would run on; None stands for no kernel of a part.
 
     Raises:
         KernelNotSupported: the named kernel does not exist or cannot run one token.
     """
     if RECURRENT not in config.layer_kinds:
-        return True
+        return set()
     prefix = layer_prefix(config.layer_kinds.index(RECURRENT)) + "temporal_block."
     weights = {short: params[prefix + name] for short, name in MIDDLE_NAMES.items()}
     x = torch.empty(batch, 1, config.lru_width, dtype=dtype, device=params[EMBEDDING].device)
     gates = {"gate_x": x, "gate_a": x, "recurrent_param": weights["recurrent_param"]}
     conv = {"weight": weights["conv_weight"], "bias": weights["conv_bias"]}
     part = registry.part_kernel(BACKEND, "conv1d", kernel)
-    found = [choose(op, kernel, {"x": x, **weights}) for op in ("recurrent_middle", "rg_lru")]
-    found += [choose("gated_scan", kernel, {"x": x, **gates}), choose("conv1d", part, {"x": x, **conv})]
-    return found[:2] == [None, None] and all(record is not None and record in KERNELS for record in found[2:])
+    wholes = [choose(op, kernel, {"x": x, **weights}) for op in ("recurrent_middle", "rg_lru")]
+    parts = [choose("gated_scan", kernel, {"x": x, **gates}), choose("conv1d", part, {"x": x, **conv})]
+    return {*parts, *(record for record in wholes if record is not None)}
 
 
 def _check_room(config: GriffinConfig, state: Mapping[str, Tensor], rows: Tensor, count: int) -> None:

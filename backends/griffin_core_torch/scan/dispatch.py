@@ -14,6 +14,7 @@ from griffin_core.checks import check_starts
 from griffin_core.protocol import Kernel, KernelCall
 from griffin_core_torch.arrays import dtype_name
 from griffin_core_torch.scan.autograd import wants_grad
+from griffin_core_torch.triton.loading import interpreted
 
 BACKEND = "torch"
 _CACHE_SIZE = 1024
@@ -32,7 +33,7 @@ def choose(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> 
     present = [(name, x) for name, x in arrays.items() if x is not None]
     needs_grad = wants_grad(*(x for _, x in present))
     device = present[0][1].device.type
-    key = (op, wanted, needs_grad, device, *((name, x.shape, x.dtype) for name, x in present))
+    key = (op, wanted, needs_grad, device, interpreted(), *((name, x.shape, x.dtype) for name, x in present))
     records = registry.kernels(BACKEND)
     kept = _cache.get(key)
     if kept is not None and kept[0] is records:

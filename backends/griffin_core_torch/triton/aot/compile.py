@@ -22,9 +22,23 @@ TARGETS: dict[str, tuple[str, int | str, int]] = {
 }
 """Backend, architecture and lanes of a warp by name."""
 
-_FLOATS = ("param", "h0", "last", "states", "states_in", "dlast", "dh0", "drate", "given", "sums", "partial", "dstate")
+_FLOATS = (
+    "param",
+    "h",
+    "h0",
+    "last",
+    "states",
+    "states_in",
+    "dlast",
+    "dh0",
+    "drate",
+    "given",
+    "sums",
+    "partial",
+    "dstate",
+)
 _INTEGERS = {"marks": "*i32", "begins": "*i32", "ends": "*i32", "slots": "*i32", "words": "*i64", "ticket": "*i64"}
-_INTEGERS |= {"local": "*i32", "sequences": "*i32", "starts": "*i64"}
+_INTEGERS |= {"local": "*i32", "sequences": "*i32", "starts": "*i64", "positions": "*i64"}
 _SIZES = ("batch", "time", "width", "tiles", "saved", "count")
 _SPECIAL = {"cuda": re.compile(r"MUFU"), "hip": re.compile(r"v_(exp|rcp|rsq|log|sqrt)_f32")}
 _NOT_COUNTED = ("NOP", "s_nop", "s_endpgm", "s_waitcnt", "s_code_end")
@@ -90,6 +104,8 @@ def _type(name: str, dtype: str, constants: dict[str, Any]) -> str:
         return "i32"
     if name.endswith("_batch"):
         return "i64"
+    if name == "eps":
+        return "fp32"
     return "*fp32" if name in _FLOATS else f"*{dtype}"
 
 

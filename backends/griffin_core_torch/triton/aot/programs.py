@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from griffin_core_torch.triton.plan import CONV_ROWS, CONV_SEGMENTS, FORWARD_ROWS, saved_rows
+from griffin_core_torch.triton.step import BATCH_ROWS, COLUMNS, KEYS, STEP_WARPS
+from griffin_core_torch.triton.token_ops import PRODUCT_WIDTH
 
 WIDTH_ALL, WIDTH, AGAIN = 2560, 64, 2
 """Channels of the model, channels of a program, rows that the backward pass reads again."""
-TAPS = 4
-"""Of the convolution."""
+TAPS, GATE_BLOCK = 4, 256
+"""Of the convolution; channels of a gate block."""
 CONV_FORMS = (("bf16", "none", False), ("fp32", "none", False), ("bf16", "positions", False), ("bf16", "none", True))
 """Dtype, marks and whether sequences are packed."""
 SEGMENTS = {"exact": 4, "aggregate": 8, "given": 8}
@@ -26,7 +28,7 @@ class Program:
         module, kernel: where it stands in ``device``.
         dtype: Triton's name of the dtype of [b t d] arrays.
         warps: of a program.
-        elements: [b t d] elements that one thread handles.
+        elements: [b t d] elements that one thread handles; for one token, weights of a gate times rows of the batch.
         constants: its ``constexpr`` arguments.
     """
 
@@ -52,6 +54,13 @@ def programs() -> tuple[Program, ...]:
         found += [_scan("gated", direction, carry, "bf16", "start", packed=True)]
         found += [_totals("gated", direction == "backward")]
         found += [_conv(direction, dtype, kind, packed) for dtype, kind, packed in CONV_FORMS]
+    found += [_step(dtype, rows) for dtype in ("bf16", "fp32") for rows in (1, BATCH_ROWS)]
+    norm = {"WIDTH": 1 << (WIDTH_ALL - 1).bit_length()}
+    found += [Program("norm/bf16", "token_kernels", "norm_kernel", "bf16", 4, norm["WIDTH"] // 128, norm)]
+    product = {"WIDTH": PRODUCT_WIDTH}
+    found += [
+        Program("gelu_product/bf16", "token_kernels", "gelu_product_kernel", "bf16", 4, PRODUCT_WIDTH // 128, product)
+    ]
     return tuple(found)
 
 
@@ -88,3 +97,9 @@ def _conv(direction: str, dtype: str, kind: str, packed: bool) -> Program:
     key = f"conv1d/{direction}/{dtype}" + ("" if kind == "none" else f"/{kind}") + "/packed" * packed
     name = "conv_backward_kernel" if back else "conv_kernel"
     return Program(key, name, name, dtype, CONV_SEGMENTS, CONV_ROWS[back] * WIDTH // 32, {**cut, **strides, **marks})
+
+
+def _step(dtype: str, rows: int) -> Program:
+    cut = {"BLOCK": GATE_BLOCK, "KEYS": KEYS[rows], "COLUMNS": COLUMNS, "ROWS": rows, "TAPS": TAPS, "SLOTS": True}
+    elements = rows * GATE_BLOCK * COLUMNS // (STEP_WARPS * 32)
+    return Program(f"recurrent_step/{rows}/{dtype}", "step_kernel", "step_kernel", dtype, STEP_WARPS, elements, cut)
