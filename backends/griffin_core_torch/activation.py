@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from griffin_core_torch.arrays import cache_blocks
 from griffin_core_torch.scan.autograd import wants_grad
 
 BLOCK_ELEMENTS = 1 << 17
@@ -51,9 +52,8 @@ def _product(
 ) -> Tensor:
     """x sigmoid(2 x (k + k c x^2)) up, which is gelu_tanh(x) up; ``out`` may be ``gate``."""
     k, width = _constant(gate.dtype, gate.device, 2.0 * _K), gate.shape[-1]
-    rows = max(1, BLOCK_ELEMENTS // width)
-    scratch = gate.new_empty(rows, width)
-    blocks = (x.view(-1, width).split(rows) for x in (gate, up, out))
+    blocks = [cache_blocks(x.view(-1, width), BLOCK_ELEMENTS // width) for x in (gate, up, out)]
+    scratch = torch.empty_like(blocks[0][0])
     for x, u, y in zip(*blocks, strict=True):
         if gate_bias is not None:
             x.add_(gate_bias)
@@ -81,8 +81,8 @@ class _GeluProduct(torch.autograd.Function):
             dup = functional.gelu(gate, approximate="tanh").mul_(dy)
             return torch.ops.aten.gelu_backward(torch.mul(dy, up), gate, approximate="tanh"), dup
         dgate, dup = torch.empty_like(gate), torch.empty_like(gate)
-        scratch = gate.new_empty(3, min(BLOCK_ELEMENTS, gate.numel()))
-        blocks = (x.view(-1).split(BLOCK_ELEMENTS) for x in (gate, up, dy.contiguous(), dgate, dup))
+        blocks = [cache_blocks(x.view(-1), BLOCK_ELEMENTS) for x in (gate, up, dy.contiguous(), dgate, dup)]
+        scratch = gate.new_empty(3, len(blocks[0][0]))
         for block in zip(*blocks, strict=True):
             _gradients(*block, *scratch[:, : len(block[0])].unbind(0))
         return dgate, dup

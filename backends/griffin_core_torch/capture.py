@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin_core import registry
 from griffin_core_torch.conv.compose import conv1d
 from griffin_core_torch.gates import block_gates
 from griffin_core_torch.scan.compose import gated_scan
-from griffin_core_torch.scan.dispatch import BACKEND
+from griffin_core_torch.scan.dispatch import part_kernel
 from griffin_core_torch.scan.gated_eager import decay_rate
 
 
@@ -29,7 +28,7 @@ def captured_middle(
 
     Records conv, gate_x, gate_a (pre-activations), input_gate, recurrent_gate, log_a (float32) and h, [b t d].
     """
-    part = registry.part_kernel(BACKEND, "conv1d", kernel)
+    part = part_kernel("conv1d", kernel)
     z, conv_state = conv1d(x, params["conv_weight"], params["conv_bias"], conv_state, positions, None, part)
     gate_x, gate_a = block_gates(z, params)
     recurrent_gate = torch.sigmoid(gate_a.float())
@@ -42,7 +41,7 @@ def captured_middle(
         ("log_a", recurrent_gate * decay_rate(params["recurrent_param"], torch.float32)),
     ):
         record(name, value)
-    scan = registry.part_kernel(BACKEND, "gated_scan", kernel)
+    scan = part_kernel("gated_scan", kernel)
     y, h = gated_scan(z, gate_x, gate_a, params["recurrent_param"], h0, positions, None, scan)
     record("h", y)
     return y, h, conv_state

@@ -48,7 +48,11 @@ def block_gates(x: Tensor, params: Mapping[str, Tensor]) -> tuple[Tensor, Tensor
     gates = []
     for gate in ("input_gate", "recurrent_gate"):
         weight, bias = (params[f"{gate}_{part}"].to(x.dtype) for part in ("weight", "bias"))
-        gates.append(_BlockDiagonal.apply(rows, weight, bias).view(x.shape))
+        if torch.compiler.is_compiling():  # the compiler takes no strided ``out``, and lays products out itself
+            blocks = torch.bmm(rows.view(-1, *weight.shape[:2]).transpose(0, 1), weight) + bias[:, None]
+            gates.append(blocks.transpose(0, 1).reshape(x.shape))
+        else:
+            gates.append(_BlockDiagonal.apply(rows, weight, bias).view(x.shape))
     return gates[0], gates[1]
 
 

@@ -13,7 +13,7 @@ from griffin_core.checks import PAD, check_positions, check_tokens
 from griffin_core.config import GriffinConfig
 from griffin_core.layouts.params import EMBEDDING, FINAL_NORM, LM_HEAD, layer_prefix
 from griffin_core.layouts.states import POSITION
-from griffin_core_torch.arrays import as_dtype
+from griffin_core_torch.arrays import as_dtype, cache_blocks
 from griffin_core_torch.attention.ring import ends
 from griffin_core_torch.blocks import Call, LayerState, residual_block
 from griffin_core_torch.norms import rms_norm
@@ -88,7 +88,7 @@ def run_hidden(
     if order is not None:
         tokens, positions = gather_time(tokens, order), gather_time(positions, order)
     pad = positions == PAD
-    some_pad = bool(pad.any())
+    some_pad = torch.compiler.is_compiling() or bool(pad.any())
     x = source.embed(tokens.masked_fill(pad, 0) if some_pad else tokens)
     x = x * config.embedding_multiplier if config.embedding_multiplier != 1.0 else x
     room = None if capture is not None or (torch.is_grad_enabled() and source.wants_grad()) else Room()
@@ -164,7 +164,7 @@ def cap_logits(config: GriffinConfig, scores: Tensor) -> Tensor:
     if scores.requires_grad:
         return torch.tanh(scores / cap) * cap
     scores = scores.contiguous()
-    for block in scores.view(-1).split(CAP_ELEMENTS):  # one pass over memory, not three
+    for block in cache_blocks(scores.view(-1), CAP_ELEMENTS):  # one pass over memory, not three
         block.div_(cap).tanh_().mul_(cap)
     return scores
 

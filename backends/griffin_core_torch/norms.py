@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from griffin_core.config import NORM_EPS
-from griffin_core_torch.arrays import accumulate_dtype
+from griffin_core_torch.arrays import accumulate_dtype, cache_blocks
 from griffin_core_torch.scan.autograd import wants_grad
 
 BLOCK_ELEMENTS = 1 << 17
@@ -49,7 +49,7 @@ def normalise(x: Tensor, scale: Tensor, eps: float, y: Tensor | None = None) -> 
 
 def _rows(x: Tensor, width: int | None = None) -> Sequence[Tensor]:
     """x [... m] as rows, cut into blocks that stay in cache (of as many rows as for ``width``)."""
-    return x.reshape(-1, x.shape[-1]).split(max(1, BLOCK_ELEMENTS // (width or x.shape[-1])))
+    return cache_blocks(x.reshape(-1, x.shape[-1]), BLOCK_ELEMENTS // (width or x.shape[-1]))
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from griffin_core.errors import InputError
 from griffin_core_torch.attention.banded import banded_attention
+from griffin_core_torch.attention.flex import SMALLEST_HEAD, cached_documents, documents, flex_band
 from griffin_core_torch.attention.ring import check_room, ends, recall, store
 from griffin_core_torch.attention.rotation import angles, rotate
 from griffin_core_torch.attention.segments import segments
@@ -55,21 +56,47 @@ def local_attention(
         own = None if cache is None else positions
     turn = angles(positions, q.shape[3])
     q, k = rotate(q, turn), rotate(k, turn)
+    host = not (q.is_cuda or torch.compiler.is_compiling()) or q.shape[3] < SMALLEST_HEAD
     if cache is None:
-        return banded_attention(q, k, v, segments(own, batch, time, 0), window), None
+        return _attend(q, k, v, positions, own, None, window, host), None
     real, after = ends(positions, cache["position"])
-    check_room(cache["k"].shape[1], window, after)
-    past = _past(positions, cache["k"].shape[1], window)
+    size = cache["k"].shape[1]
+    if not torch.compiler.is_compiling():
+        check_room(size, window, after)
+    past = _past(positions, size, window) if host else _most_past(size, window)
     keys, values = (
         torch.cat([recall(cache[n], cache["position"], past).to(x.dtype), x], 1) for n, x in (("k", k), ("v", v))
     )
-    y = banded_attention(q, keys, values, segments(positions, batch, time, past), window)
+    y = _attend(q, keys, values, positions, own, cache["position"], window, host)
     return y, {"k": store(cache["k"], k, real, after), "v": store(cache["v"], v, real, after), "position": after}
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor,
+    own: Tensor | None,
+    before: Tensor | None,
+    window: int | None,
+    host: bool,
+) -> Tensor:
+    """The band, by documents that the ``host`` knows or the device does; keys of the cache stand in front."""
+    past = k.shape[1] - q.shape[1]
+    if host:
+        return banded_attention(q, k, v, segments(own, q.shape[0], q.shape[1], past), window)
+    mine = documents(positions if own is not None else positions.new_ones(positions.shape))
+    seen = mine if before is None else torch.cat([cached_documents(before, past), mine], 1)
+    return flex_band(q, k, v, mine, seen, window)
 
 
 def _past(positions: Tensor, size: int, window: int | None) -> int:
     """How many cached keys some query of the call can see."""
     if not positions.numel():
         return 0
-    furthest = max(0, int(positions[:, 0].max()))
-    return min(furthest, size if window is None else min(size, window - 1))
+    return min(max(0, int(positions[:, 0].max())), _most_past(size, window))
+
+
+def _most_past(size: int, window: int | None) -> int:
+    """How many cached keys a query can see at most."""
+    return size if window is None else min(size, window - 1)

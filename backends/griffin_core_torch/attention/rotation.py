@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.compiler import assume_constant_result
 
 from griffin_core.rotary import RADIX, rotary_tables
 from griffin_core_torch.arrays import accumulate_dtype
@@ -17,8 +18,13 @@ Angles = tuple[Tensor, Tensor]
 """(cos, sin), float32 [b t e/4]."""
 
 
-@functools.lru_cache(maxsize=16)
+@assume_constant_result
 def _tables(head_dim: int, device: str) -> tuple[Tensor, Tensor]:
+    return _made_tables(head_dim, device)
+
+
+@functools.lru_cache(maxsize=16)
+def _made_tables(head_dim: int, device: str) -> tuple[Tensor, Tensor]:
     coarse, fine = rotary_tables(head_dim)
     return torch.tensor(coarse, device=device), torch.tensor(fine, device=device)
 

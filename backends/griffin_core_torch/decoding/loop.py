@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin_core import registry
 from griffin_core.checks import PAD
 from griffin_core.config import ATTENTION, RECURRENT, GriffinConfig
 from griffin_core.errors import InputError
@@ -25,7 +24,7 @@ from griffin_core_torch.decoding.step import TokenStep
 from griffin_core_torch.kernels import EAGER_KERNELS, TRITON_KERNELS
 from griffin_core_torch.model import check_host, forward
 from griffin_core_torch.sampling import Sampler, log_probability
-from griffin_core_torch.scan.dispatch import BACKEND, choose
+from griffin_core_torch.scan.dispatch import choose, part_kernel
 from griffin_core_torch.weights import MIDDLE_NAMES
 
 
@@ -173,7 +172,7 @@ def token_kernels(
     x = torch.empty(batch, 1, config.lru_width, dtype=dtype, device=params[EMBEDDING].device)
     gates = {"gate_x": x, "gate_a": x, "recurrent_param": weights["recurrent_param"]}
     conv = {"weight": weights["conv_weight"], "bias": weights["conv_bias"]}
-    part = registry.part_kernel(BACKEND, "conv1d", kernel)
+    part = part_kernel("conv1d", kernel)
     wholes = [choose(op, kernel, {"x": x, **weights}) for op in ("recurrent_middle", "rg_lru")]
     parts = [choose("gated_scan", kernel, {"x": x, **gates}), choose("conv1d", part, {"x": x, **conv})]
     return {*parts, *(record for record in wholes if record is not None)}

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from griffin_core import registry
 from griffin_core.arguments import check_arguments
 from griffin_core_torch.conv.compose import conv1d
 from griffin_core_torch.gates import block_gates, scan_input
 from griffin_core_torch.scan.autograd import run_kernel
-from griffin_core_torch.scan.dispatch import BACKEND, by_sequence, choose, choose_packed
+from griffin_core_torch.scan.dispatch import by_sequence, choose, choose_packed, part_kernel
 from griffin_core_torch.scan.gated_eager import find_marks
 
 Params = Mapping[str, Tensor]
@@ -181,7 +180,7 @@ def recurrent_middle(
         h0 = torch.zeros(x.shape[0], x.shape[2], dtype=torch.float32, device=x.device)
     if conv_state is None and h0 is not None and positions is None:
         conv_state = x.new_zeros(x.shape[0], params["conv_weight"].shape[-1] - 1, x.shape[2])
-    part = registry.part_kernel(BACKEND, "conv1d", kernel)
+    part = part_kernel("conv1d", kernel)
     z, conv_state = conv1d(x, params["conv_weight"], params["conv_bias"], conv_state, positions, starts, part)
     y, h = rg_lru(z, params, h0, positions, starts, kernel)
     return y, h, conv_state

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import assume_constant_result
 
 from griffin_core import registry
 from griffin_core.checks import check_starts
@@ -18,7 +19,12 @@ from griffin_core_torch.triton.loading import interpreted
 
 BACKEND = "torch"
 _CACHE_SIZE = 1024
-_cache: dict[tuple[Any, ...], tuple[tuple[Kernel, ...], Kernel | None]] = {}
+_cache: dict[tuple[Any, ...], tuple[tuple[Kernel, ...], str | None]] = {}
+_known: dict[str, Any] = {}
+"""Kernels by operation and name, for compiled code, which can look one up but not make its choice; "": their source."""
+
+
+_Facts = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 
 
 def choose(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> Kernel | None:
@@ -29,32 +35,64 @@ def choose(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> 
     Raises:
         KernelNotSupported: a named kernel does not exist or cannot run this call.
     """
-    wanted = registry.requested_kernel(kernel)
-    present = [(name, x) for name, x in arrays.items() if x is not None]
-    needs_grad = wants_grad(*(x for _, x in present))
-    device = present[0][1].device.type
-    key = (op, wanted, needs_grad, device, interpreted(), *((name, x.shape, x.dtype) for name, x in present))
-    records = registry.kernels(BACKEND)
-    kept = _cache.get(key)
-    if kept is not None and kept[0] is records:
-        return kept[1]
-    chosen = registry.select_kernel(BACKEND, op, _call(present, device, needs_grad, packed=False), wanted)
-    if len(_cache) >= _CACHE_SIZE:
-        _cache.clear()
-    _cache[key] = (records, chosen)
-    return chosen
+    facts, device, needs_grad = _facts(arrays)
+    name = _chosen(op, kernel, facts, device, needs_grad, interpreted())
+    return None if name is None else _known[op + " " + name]
 
 
 def choose_packed(op: str, kernel: str | None, arrays: Mapping[str, Tensor | None]) -> Kernel | None:
     """The kernel of ``op`` that runs packed sequences in one call, or None (``registry.packed_kernel``)."""
+    facts, device, needs_grad = _facts(arrays)
+    name = _chosen_packed(op, kernel, facts, device, needs_grad)
+    return None if name is None else _known[op + " " + name]
+
+
+@assume_constant_result
+def part_kernel(op: str, kernel: str | None) -> str:
+    """``registry.part_kernel`` of this backend."""
+    return registry.part_kernel(BACKEND, op, kernel)
+
+
+def _facts(arrays: Mapping[str, Tensor | None]) -> tuple[_Facts, str, bool]:
     present = [(name, x) for name, x in arrays.items() if x is not None]
-    call = _call(present, present[0][1].device.type, wants_grad(*(x for _, x in present)), packed=True)
-    return registry.packed_kernel(BACKEND, op, call, kernel)
+    facts = tuple([(name, tuple(x.shape), x.dtype) for name, x in present])
+    return facts, present[0][1].device.type, wants_grad(*[x for _, x in present])
 
 
-def _call(present: Sequence[tuple[str, Tensor]], device: str, needs_grad: bool, packed: bool) -> KernelCall:
-    shapes = {name: tuple(x.shape) for name, x in present}
-    dtypes = {name: dtype_name(x.dtype) for name, x in present}
+@assume_constant_result  # compiled code asks once, while it is traced
+def _chosen(op: str, kernel: str | None, *facts: Any) -> str | None:
+    wanted = registry.requested_kernel(kernel)
+    key, records = (op, wanted, *facts), _records()
+    kept = _cache.get(key)
+    if kept is not None and kept[0] is records:
+        return kept[1]
+    shapes, device, needs_grad, _ = facts
+    chosen = registry.select_kernel(BACKEND, op, _call(shapes, device, needs_grad, packed=False), wanted)
+    if len(_cache) >= _CACHE_SIZE:
+        _cache.clear()
+    _cache[key] = (records, None if chosen is None else chosen.name)
+    return _cache[key][1]
+
+
+@assume_constant_result
+def _chosen_packed(op: str, kernel: str | None, facts: _Facts, device: str, needs_grad: bool) -> str | None:
+    _records()
+    found = registry.packed_kernel(BACKEND, op, _call(facts, device, needs_grad, packed=True), kernel)
+    return None if found is None else found.name
+
+
+def _records() -> tuple[Kernel, ...]:
+    """The registered kernels, by now also under their names."""
+    records = registry.kernels(BACKEND)
+    if _known.get("") is not records:
+        _known.clear()
+        _known.update({"": records}, **{f"{record.op} {record.name}": record for record in records})
+    return records
+
+
+def _call(facts: _Facts, device: str, needs_grad: bool, packed: bool) -> KernelCall:
+    shapes = {name: shape for name, shape, _ in facts}
+    dtypes = {name: dtype_name(dtype) for name, _, dtype in facts}
     return KernelCall(shapes=shapes, dtypes=dtypes, device=device, packed=packed, needs_grad=needs_grad)
 
 

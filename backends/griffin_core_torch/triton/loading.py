@@ -11,14 +11,13 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar
 from types import ModuleType
 
 from griffin_core.errors import BackendError
 
 _COMPILED = f"{__package__}.device"
 _INTERPRETED = "griffin_core_torch_triton_interpreted"
-_interpreting: ContextVar[bool] = ContextVar("interpreting", default=False)
+_interpreting = False  # of the process: a context variable could not be read in compiled code
 
 
 @contextlib.contextmanager
@@ -27,16 +26,17 @@ def interpreting() -> Iterator[None]:
 
     For proofs without a GPU: it is thousands of times slower, and its special functions are NumPy's.
     """
-    token = _interpreting.set(True)
+    global _interpreting
+    before, _interpreting = _interpreting, True
     try:
         yield
     finally:
-        _interpreting.reset(token)
+        _interpreting = before
 
 
 def interpreted() -> bool:
     """Whether kernels are interpreted here."""
-    return _interpreting.get()
+    return _interpreting
 
 
 def absent() -> str | None:

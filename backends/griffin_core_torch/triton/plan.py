@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,24 +81,24 @@ CONV_ROWS = {False: 32, True: 16}
 CONV_SEGMENTS = 4
 
 
-_fixed: ContextVar[Plan | None] = ContextVar("fixed", default=None)
+_fixed: Plan | None = None  # of the process: a context variable could not be read in compiled code
 
 
 @contextlib.contextmanager
 def fixed(plan: Plan) -> Iterator[None]:
     """Cut every pass inside the block as ``plan`` says, its carry excepted: to tune, and to prove with small tiles."""
-    token = _fixed.set(plan)
+    global _fixed
+    before, _fixed = _fixed, plan
     try:
         yield
     finally:
-        _fixed.reset(token)
+        _fixed = before
 
 
 def saved_rows(itemsize: int, packed: bool = False) -> int:
     """Tokens between the states that a forward pass saves for the backward pass: the rows of its segments."""
-    plan = _fixed.get()
-    if plan is not None:
-        return plan.rows
+    if _fixed is not None:
+        return _fixed.rows
     return PACKED_ROWS if packed else BACKWARD_ROWS[itemsize]
 
 
@@ -116,9 +115,8 @@ def forward_plan(shape: tuple[int, ...], itemsize: int, carry: Carry | None = No
         InputError: the shape is empty or not (b, t, d).
     """
     batch, time, width = _checked(shape)
-    plan = _fixed.get()
-    if plan is not None:
-        return dataclasses.replace(plan, carry=carry or "aggregate")
+    if _fixed is not None:
+        return dataclasses.replace(_fixed, carry=carry or "aggregate")
     rows = min(FORWARD_ROWS[marked], max(*BACKWARD_ROWS.values(), _power(time)))
     segments = min(8 if batch * width < 8192 else 4, _power(-(-time // rows)))
     if carry is None:
@@ -134,18 +132,16 @@ def backward_plan(shape: tuple[int, ...], rows: int, carry: Carry = "aggregate")
         InputError: the shape is empty or not (b, t, d).
     """
     _, time, _ = _checked(shape)
-    plan = _fixed.get()
-    if plan is not None:
-        return dataclasses.replace(plan, rows=rows, carry=carry)
+    if _fixed is not None:
+        return dataclasses.replace(_fixed, rows=rows, carry=carry)
     return Plan(rows, min(8, _power(-(-time // rows))), carry=carry)
 
 
 def conv_plan(shape: tuple[int, ...], back: bool = False) -> Plan:
     """Cut a pass of the convolution: tiles do not wait for each other, and read a few tokens of their neighbours."""
     _, time, _ = _checked(shape)
-    plan = _fixed.get()
-    if plan is not None:
-        return plan
+    if _fixed is not None:
+        return _fixed
     rows = min(CONV_ROWS[back], _power(time))
     return Plan(rows, min(CONV_SEGMENTS, _power(-(-time // rows))))
 
