@@ -84,9 +84,7 @@ class Call:
 
 def body() -> str:
     """Which body of ``device.special`` runs."""
-    if interpreted():
-        return "plain"
-    return "hip" if torch.version.hip else "ptx"
+    return interpreted() or ("hip" if torch.version.hip else "ptx")
 
 
 def make_call(

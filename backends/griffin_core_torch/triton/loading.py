@@ -12,30 +12,32 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Literal
 
 from griffin_core.errors import BackendError
 
 _COMPILED = f"{__package__}.device"
 _INTERPRETED = "griffin_core_torch_triton_interpreted"
-_interpreting = False  # of the process: a context variable could not be read in compiled code
+_interpreting = ""  # of the process: a context variable could not be read in compiled code
 
 
 @contextlib.contextmanager
-def interpreting() -> Iterator[None]:
+def interpreting(body: Literal["plain", "worst"] = "plain") -> Iterator[None]:
     """Run the kernels inside the block in Triton's interpreter, one program after another, on CPU tensors.
 
-    For proofs without a GPU: it is thousands of times slower, and its special functions are NumPy's.
+    For proofs without a GPU: it is thousands of times slower, and its special functions are NumPy's (``body`` of
+    ``device.special``: "worst" gives them a GPU's errors).
     """
     global _interpreting
-    before, _interpreting = _interpreting, True
+    before, _interpreting = _interpreting, body
     try:
         yield
     finally:
         _interpreting = before
 
 
-def interpreted() -> bool:
-    """Whether kernels are interpreted here."""
+def interpreted() -> str:
+    """The body of ``device.special`` with which kernels are interpreted here; "" where they are not."""
     return _interpreting
 
 
@@ -76,21 +78,24 @@ def _interpreted(name: str) -> ModuleType:
 
 
 def _shorten() -> None:
-    """Let interpreted functions call each other directly.
+    """Let interpreted functions call each other directly, and reductions be NumPy's.
 
     The interpreter prepares Triton's language anew in every call of one function by another, which takes as long as
-    all else it does. It is prepared once for the kernel that calls them.
+    all else it does. It is prepared once for the kernel that calls them. Of reductions it knows those of Triton's own
+    functions; any other it does number by number.
     """
+    from triton.language import standard
     from triton.runtime.interpreter import InterpretedFunction
 
+    known = {"add": standard._sum_combine, "least": standard._elementwise_min}
     for name, module in list(sys.modules.items()):
         if not name.startswith(f"{_INTERPRETED}."):
             continue
         for attribute, value in list(vars(module).items()):
             if isinstance(value, InterpretedFunction) and not attribute.endswith("_kernel"):
                 plain = value.rewrite()
-                plain.fn = plain  # where reductions look for the function of what they are given
-                setattr(module, attribute, plain)
+                plain.fn = plain  # where scans look for the function of what they are given
+                setattr(module, attribute, known.get(attribute, plain))
 
 
 def _alias(package: ModuleType) -> None:

@@ -1,7 +1,8 @@
 """Special functions in three bodies: "ptx" (NVIDIA), "hip" (AMD), "plain" (Triton's own; the interpreter runs it).
 
-The bodies of a machine are single instructions that flush subnormal numbers to zero. Largest relative errors, in units
-of float32 roundoff, by the makers' documents:
+The bodies of a machine are single instructions that flush subnormal numbers to zero. A fourth, "worst", is "plain" with
+the largest errors of "ptx", up or down by chance, so that the interpreter can prove what the bounds have room for.
+Those errors, relative and in units of float32 roundoff, by the makers' documents:
 
 =========== ===== ===== =======
 function    ptx   hip   plain
@@ -20,6 +21,20 @@ import triton.language as tl
 
 
 @triton.jit
+def disturbed(x, y, UNITS: tl.constexpr, BODY: tl.constexpr):
+    """y = f(x), for "worst" off by so many units of roundoff, up or down as the bits of x have it.
+
+    What the machines give exactly stays: infinity, and f(0) and f(1).
+    """
+    if BODY == "worst":
+        mixed = x.to(tl.float32).to(tl.uint32, bitcast=True) * 2654435769
+        exact = (tl.abs(y) == float("inf")) | (x == 0.0) | (x == 1.0)
+        off = tl.where((mixed >> 31) == 0, y, -y)
+        y = tl.where(exact, y, tl.fma(off, UNITS * 5.960464477539063e-08, y))
+    return y
+
+
+@triton.jit
 def exp2(x, BODY: tl.constexpr):
     """2^x in float32."""
     if BODY == "ptx":
@@ -27,7 +42,7 @@ def exp2(x, BODY: tl.constexpr):
     elif BODY == "hip":
         y = tl.inline_asm_elementwise("v_exp_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
     else:
-        y = tl.exp2(x)
+        y = disturbed(x, tl.exp2(x), 2.9, BODY)
     return y
 
 
@@ -53,7 +68,7 @@ def reciprocal(x, BODY: tl.constexpr):
     elif BODY == "hip":
         y = tl.inline_asm_elementwise("v_rcp_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
     else:
-        y = 1.0 / x
+        y = disturbed(x, 1.0 / x, 2.0, BODY)
     return y
 
 
@@ -67,7 +82,7 @@ def rsqrt(x, BODY: tl.constexpr):
     elif BODY == "hip":
         y = tl.inline_asm_elementwise("v_rsq_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
     else:
-        y = tl.rsqrt(x)
+        y = disturbed(x, tl.rsqrt(x), 2.9, BODY)
     return y
 
 
@@ -75,9 +90,9 @@ def rsqrt(x, BODY: tl.constexpr):
 def narrow(x, DTYPE: tl.constexpr, BODY: tl.constexpr):
     """float32 x in another dtype, rounded to the nearest, ties to even.
 
-    Triton's interpreter cuts bfloat16 off instead; so that there is nothing left to cut, "plain" rounds the bits first.
+    Triton's interpreter cuts bfloat16 off instead; so that there is nothing left to cut, the bits are rounded first.
     """
-    if BODY == "plain" and tl.bfloat16 == DTYPE:
+    if (BODY == "plain" or BODY == "worst") and tl.bfloat16 == DTYPE:
         bits = x.to(tl.uint32, bitcast=True)
         up = bits + 0x7FFF + ((bits >> 16) & 1)
         x = tl.where(x == x, (up & 0xFFFF0000).to(tl.float32, bitcast=True), x)

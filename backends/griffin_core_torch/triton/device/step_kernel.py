@@ -43,7 +43,8 @@ def gate_products(
     BODY: tl.constexpr,
 ):  # fmt: skip
     """Both gates' products without biases, float32 [r, c], over the channels of a block, ``KEYS`` at a time."""
-    kind: tl.constexpr = tl.float32 if BODY == "plain" else x.dtype.element_ty  # interpreted products know no bfloat16
+    # The interpreter's products know no bfloat16.
+    kind: tl.constexpr = x.dtype.element_ty if BODY == "ptx" or BODY == "hip" else tl.float32
     found_x, found_a = tl.full([ROWS, COLUMNS], 0.0, tl.float32), tl.full([ROWS, COLUMNS], 0.0, tl.float32)
     for start in tl.static_range(0, BLOCK, KEYS):
         keys = start + tl.arange(0, KEYS)
