@@ -13,7 +13,7 @@ from types import ModuleType
 
 from griffin_core import env
 from griffin_core.errors import BackendError, KernelNotSupported, nearest
-from griffin_core.protocol import KERNEL_OPS, Kernel, KernelCall, check_backend
+from griffin_core.protocol import KERNEL_OPS, Kernel, KernelCall, capability, check_backend
 
 log = logging.getLogger("griffin_core")
 
@@ -92,6 +92,22 @@ def use_backend(name: str) -> Iterator[ModuleType]:
         yield load_backend(name)
     finally:
         _forced.reset(token)
+
+
+@contextlib.contextmanager
+def on_device(backend: str | None, device: str | None) -> Iterator[None]:
+    """Inside the block a backend makes its arrays on this device; None is its own default.
+
+    Raises:
+        BackendError: the backend cannot be told where to compute, or the device is not there.
+        ConfigError: no such device.
+    """
+    if device is None:
+        yield
+        return
+    name = choose_backend(backend)
+    with capability(name, load_backend(name), "on_device")(device):
+        yield
 
 
 def kernels(backend: str) -> tuple[Kernel, ...]:

@@ -9,7 +9,7 @@ from griffin_core_torch.arrays import from_numpy, to_numpy, vjp
 from griffin_core_torch.attention.compose import local_attention
 from griffin_core_torch.conv.compose import conv1d
 from griffin_core_torch.decoding.loop import decode
-from griffin_core_torch.devices import devices
+from griffin_core_torch.devices import devices, on_device, platform
 from griffin_core_torch.kernels import KERNELS
 from griffin_core_torch.model import forward, hidden, logits
 from griffin_core_torch.native import dump_params, dump_state, init_state, load_params, load_state, put, take
@@ -35,6 +35,8 @@ __all__ = [
     "load_state",
     "local_attention",
     "logits",
+    "on_device",
+    "platform",
     "put",
     "recurrent_middle",
     "rg_lru",

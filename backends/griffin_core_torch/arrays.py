@@ -12,6 +12,7 @@ from torch import Tensor
 
 from griffin_core.errors import ConfigError, nearest
 from griffin_core.shapes import Array
+from griffin_core_torch.devices import made_on
 
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
@@ -59,14 +60,14 @@ def from_numpy(x: Array, dtype: str | None = None, device: str | None = None) ->
     Args:
         x: any NumPy array; bfloat16 is that of ml_dtypes.
         dtype: a name of ``DTYPES``, or None to keep the array's.
-        device: a PyTorch device, or None for the CPU.
+        device: a PyTorch device, or None for the one in force (``on_device``), the CPU.
     """
     x = np.asarray(x)
     if x.dtype == _BFLOAT16:
         tensor = torch.from_numpy(x.view(np.int16).copy()).view(torch.bfloat16)
     else:
         tensor = torch.from_numpy(np.array(x, dtype=x.dtype.newbyteorder("="), copy=True, order="C"))
-    return tensor.to(device=device, dtype=as_dtype(dtype, tensor.dtype))
+    return tensor.to(device=made_on(device), dtype=as_dtype(dtype, tensor.dtype))
 
 
 def to_numpy(x: Tensor) -> Array:

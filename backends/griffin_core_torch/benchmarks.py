@@ -6,6 +6,7 @@ Every factory allocates and returns a call that does its work once and is done w
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from griffin_core.config import GriffinConfig
+from griffin_core_torch.devices import made_on, platform, synchronise
 
 Call = Callable[[], object]
 _SEED = 0
@@ -44,14 +46,21 @@ def products(listing: Sequence[Product], dtype: str, params: Mapping[str, torch.
     def run() -> None:
         for step in steps:
             step()
+        synchronise()
 
     return run
 
 
 def copy(moved: int) -> Call:
     """A call that makes a copy in new memory and so moves ``moved`` bytes, reads and writes counted."""
-    source = torch.ones(moved // 8, dtype=torch.float32)
-    return source.clone
+    source = torch.ones(moved // 8, dtype=torch.float32, device=made_on(None))
+
+    def run() -> torch.Tensor:
+        made = source.clone()
+        synchronise()
+        return made
+
+    return run
 
 
 @contextmanager
@@ -66,8 +75,8 @@ def threads(count: int) -> Iterator[None]:
 
 
 def matrix_units(dtype: str) -> str | None:
-    """None when this processor multiplies matrices of ``dtype`` in hardware, else why not."""
-    if dtype in ("float32", "float64"):
+    """None when this processor or GPU multiplies matrices of ``dtype`` in hardware, else why not."""
+    if dtype in ("float32", "float64") or platform() == "cuda":
         return None
     capability = torch.backends.cpu.get_cpu_capability()
     tiles, dots = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
@@ -77,7 +86,10 @@ def matrix_units(dtype: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions and the instruction set that the operators were chosen for."""
+    """Versions, and the instruction set that the operators were chosen for, or the GPU."""
+    if platform() == "cuda":
+        name = torch.cuda.get_device_name(made_on(None))
+        return {"torch": torch.__version__, "triton": importlib.metadata.version("triton"), "gpu": name}
     return {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
 
 
@@ -115,5 +127,6 @@ class _Operands:
         key = (owner, batch, rows, columns)
         if key not in self._made:
             shape = (rows, columns) if batch == 1 else (batch, rows, columns)
-            self._made[key] = torch.randn(shape, generator=self._generator).mul_(columns**-0.5).to(self._dtype)
+            drawn = torch.randn(shape, generator=self._generator).mul_(columns**-0.5)
+            self._made[key] = drawn.to(made_on(None), self._dtype)
         return self._made[key]

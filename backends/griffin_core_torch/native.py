@@ -15,6 +15,7 @@ from griffin_core.layouts.params import check_params, param_table
 from griffin_core.layouts.states import POSITION, check_state, state_table
 from griffin_core.shapes import Array
 from griffin_core_torch.arrays import as_dtype, from_numpy, to_numpy
+from griffin_core_torch.devices import made_on
 
 Params = Mapping[str, Tensor]
 State = Mapping[str, Tensor]
@@ -28,7 +29,7 @@ def load_params(
     Args:
         canonical: arrays by canonical name.
         dtype: name of a dtype, or None to keep each array's; the decay parameter is float32 always.
-        device: a PyTorch device, or None for the CPU.
+        device: a PyTorch device, or None for the one in force (``on_device``), the CPU.
 
     Raises:
         CheckpointMismatch: names or shapes are not the config's.
@@ -63,7 +64,7 @@ def init_state(
         batch: number of rows.
         capacity: tokens that global attention layers can hold; they refuse more.
         dtype: the compute dtype of conv inputs, keys and values (default float32).
-        device: a PyTorch device, or None for the CPU.
+        device: a PyTorch device, or None for the one in force (``on_device``), the CPU.
 
     Raises:
         ConfigError: a global layer and no capacity, or a batch that is not positive.
@@ -71,7 +72,7 @@ def init_state(
     compute = as_dtype(dtype, torch.float32)
     fixed = {"float32": torch.float32, "int32": torch.int32, None: compute}
     return {
-        row.name: torch.zeros(row.shape, dtype=fixed[row.dtype], device=device)
+        row.name: torch.zeros(row.shape, dtype=fixed[row.dtype], device=made_on(device))
         for row in state_table(config, batch, capacity)
     }
 

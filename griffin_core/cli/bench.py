@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from griffin_core.benchmarks import Report, Sizes
@@ -20,6 +20,7 @@ def bench(
     config: str | None = None,
     backend: str | None = None,
     kernel: str | None = None,
+    device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     threads: int = 2,
     batch: int | None = None,
@@ -41,6 +42,7 @@ def bench(
         config: JSON file of a config, instead of a preset.
         backend: backend to time; else GRIFFIN_BACKEND, else the first installed.
         kernel: kernel to time; it runs or the command fails.
+        device: where to compute, cuda say; else the backend's own default.
         dtype: compute dtype.
         threads: threads of the backend's operators.
         batch: rows.
@@ -51,25 +53,16 @@ def bench(
         peers: auto runs the public implementations that are installed beside ours.
         json: print one JSON document with every round's seconds.
     """
+    from griffin_core import registry
     from griffin_core.benchmarks import DEFAULTS, measure, resolve_config
     from griffin_core.cli.console import Output
 
     output = Output(json)
     label, chosen = resolve_config(preset, config)
     sizes = _changed(DEFAULTS[path], batch=batch, tokens=tokens, context=context, width=width, runs=runs)
-    with _progress() as told:
-        report = measure(
-            path,
-            config=chosen,
-            label=label,
-            backend=backend,
-            kernel=kernel,
-            dtype=dtype,
-            threads=threads,
-            sizes=sizes,
-            peers=peers == "auto",
-            told=told,
-        )
+    with registry.on_device(backend, device), _progress() as told:
+        options: dict[str, Any] = {"backend": backend, "kernel": kernel, "dtype": dtype, "threads": threads}
+        report = measure(path, config=chosen, label=label, sizes=sizes, peers=peers == "auto", told=told, **options)
     _show(output, report)
     output.result(report.to_dict())
     return 0

@@ -21,6 +21,7 @@ def verify(
     backend: str | None = None,
     kernel: str | None = None,
     op: str | None = None,
+    device: str | None = None,
     profile: str = "quick",
     seed: int = 0,
     json: bool = False,
@@ -37,14 +38,16 @@ def verify(
         backend: Whose arrays and kernels; GRIFFIN_BACKEND, or the first that is installed.
         kernel: A kernel's name, or module:attribute of a function or a Kernel.
         op: The operation that your function claims to be (linear_scan), or the only one to judge.
+        device: Where the backend's arrays are made, cuda say; else its own default.
         profile: How many cases are drawn: quick, ci or thorough.
         seed: Seed of the draws; equal seeds draw equal cases.
         json: Print one JSON document instead of a table.
     """
+    from griffin_core import registry
     from griffin_core.testing import conformance
 
     out = Output(json)
-    with _here_on_path(), _spinner() as tell:
+    with _here_on_path(), registry.on_device(backend, device), _spinner() as tell:
         report = conformance.judge(kernel, backend=backend, op=op, profile=profile, seed=seed, progress=tell)
     _show(out, report)
     out.result({**report.to_dict(), "profile": profile, "seed": seed})
