@@ -15,7 +15,10 @@ import torch
 from torch.nn import functional
 
 from griffin_core.config import GriffinConfig
+from griffin_core_torch.benchmark_scans import LAUNCHES, copies, passes
 from griffin_core_torch.devices import made_on, platform, synchronise
+
+__all__ = ["LAUNCHES", "copies", "copy", "matrix_units", "passes", "peers", "products", "threads", "versions"]
 
 Call = Callable[[], object]
 _SEED = 0

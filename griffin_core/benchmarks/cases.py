@@ -27,6 +27,8 @@ BENCH_110M = GriffinConfig(
 BENCH_NAME = "110m"
 THREADS = 2
 PATHS = ("scan", "prefill", "decode", "train")
+DEVICE_OPS = ("gated_scan", "linear_scan", "conv1d")
+"""What ``scan`` times on a device, forward and backward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,18 @@ TARGETS: dict[str, Target] = {
 }
 """For the torch backend, float32, at ``DEFAULTS`` and ``THREADS``. Time over the products' time where the ratio is
 to stay below; for decode the products' time over ours, for the scan the copy's time over ours."""
+
+
+_LARGE = ((8, 8192, 2560), (1, 131_072, 4096))
+_SMALL = ((1, 8192, 2560), (32, 2048, 1024))
+
+
+def device_target(name: str, shape: tuple[int, int, int], dtype: str) -> Target | None:
+    """What part of a copy's rate a bfloat16 pass of the fused recurrence must reach on a GPU; None elsewhere."""
+    if dtype != "bfloat16" or not name.startswith("gated_scan") or shape not in (*_LARGE, *_SMALL):
+        return None
+    large = 0.90 if "forward" in name else 0.85
+    return Target(limit=large if shape in _LARGE else 0.75, at_most=False)
 
 
 def resolve_config(name: str | None, file: str | None) -> tuple[str, GriffinConfig]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from griffin_core import registry
 from griffin_core.benchmarks import work
-from griffin_core.benchmarks.cases import TARGETS, Target
+from griffin_core.benchmarks.cases import DEVICE_OPS, TARGETS, Target, device_target
 from griffin_core.benchmarks.gate import runnable
 from griffin_core.benchmarks.pairing import Contender
 from griffin_core.benchmarks.products import (
@@ -22,6 +22,7 @@ from griffin_core.benchmarks.products import (
     with_gradients,
 )
 from griffin_core.benchmarks.work import Setup
+from griffin_core.protocol import device_of
 from griffin_core.shapes import DTYPES
 
 BARE = "products alone"
@@ -158,6 +159,8 @@ def train(plan: Plan) -> list[Entry]:
 def scan(plan: Plan) -> list[Entry]:
     """Every kernel of the bare scan (or the named one), the numpy backend's beside them, and the copy."""
     setup = plan.setup
+    if device_of(setup.module) != "cpu" and hasattr(plan.timers, "passes"):
+        return device_scan(plan)
     sizes = setup.sizes
     moved = SCAN_BYTES * sizes.batch * sizes.tokens * sizes.width
     wanted = registry.requested_kernel(setup.kernel)
@@ -175,6 +178,31 @@ def scan(plan: Plan) -> list[Entry]:
         ]
     copied = moved * DTYPES[setup.dtype].itemsize // DTYPES["float32"].itemsize
     return [*entries, Entry(contender=Contender(name=COPY, call=plan.timers.copy(copied)), moved=copied)]
+
+
+def device_scan(plan: Plan) -> list[Entry]:
+    """Forward and backward pass of every kernel of the recurrence and the convolution, and a copy for each of them."""
+    setup, sizes, timers = plan.setup, plan.setup.sizes, plan.timers
+    wanted = registry.requested_kernel(setup.kernel)
+    pairs = [
+        (op, kernel.name)
+        for op in DEVICE_OPS
+        for kernel in runnable(setup, op)
+        if wanted in (registry.AUTO, kernel.name)
+    ]
+    shape = sizes.batch, sizes.tokens, sizes.width
+    found, copied = [], {}
+    for one in timers.passes(pairs, shape, setup.dtype):
+        versus = f"copy of {one.moved:,} bytes"
+        copied[versus] = one.moved
+        target = device_target(one.name, shape, setup.dtype)
+        options = {"per": timers.LAUNCHES, "rate": True, "moved": one.moved, "target": target}
+        found.append(plan.entry(one.name, one.call, versus, **options))
+    copies = [
+        Entry(contender=Contender(name=name, call=timers.copies(moved), per=timers.LAUNCHES), moved=moved)
+        for name, moved in copied.items()
+    ]
+    return [*found, *copies]
 
 
 ENTRIES: dict[str, Callable[[Plan], list[Entry]]] = {"scan": scan, "prefill": prefill, "decode": decode, "train": train}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from griffin_core import registry, testing
+from griffin_core.benchmarks.cases import DEVICE_OPS
 from griffin_core.benchmarks.work import Setup
 from griffin_core.errors import ConformanceError
 from griffin_core.facts import example_call
@@ -31,7 +32,7 @@ def timed_kernels(setup: Setup, path: str) -> list[Kernel]:
 
     Unless one is named, those that cannot run on this machine are left out.
     """
-    ops = ("linear_scan",) if path == "scan" else KERNEL_OPS
+    ops = KERNEL_OPS if path != "scan" else ("linear_scan",) if device_of(setup.module) == "cpu" else DEVICE_OPS
     if registry.requested_kernel(setup.kernel) != registry.AUTO:
         wanted = registry.requested_kernel(setup.kernel)
         return [record for record in registry.kernels(setup.name) if record.op in ops and record.name == wanted]
