@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from griffin_core.checks import PAD
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128
 """Queries, and keys, of a block."""
@@ -46,6 +48,8 @@ def flex_band(q: Tensor, k: Tensor, v: Tensor, own: Tensor, seen: Tensor, window
     Returns:
         [b t n e] in q's dtype, 0 at padding.
     """
+    from torch.nn.attention.flex_attention import flex_attention  # brings the compiler along
+
     past = k.shape[1] - q.shape[1]
     reach = k.shape[1] if window is None else window
 
@@ -61,6 +65,8 @@ def flex_band(q: Tensor, k: Tensor, v: Tensor, own: Tensor, seen: Tensor, window
 
 def _block_mask(time: int, past: int, reach: int, visible: Callable[..., Tensor], device: torch.device) -> BlockMask:
     """Block i of the queries sees the blocks of keys from the oldest that its first query reaches to its last one's."""
+    from torch.nn.attention.flex_attention import BlockMask
+
     first = torch.arange(0, time, BLOCK, device=device, dtype=torch.int32)
     count = -(-(past + time) // BLOCK)
     lowest = (first + (past - reach + 1)).clamp_min(0) // BLOCK
@@ -78,4 +84,6 @@ def _block_mask(time: int, past: int, reach: int, visible: Callable[..., Tensor]
 @functools.cache
 def _compiled() -> Any:
     """Flex attention compiled: interpreted it makes all t x t scores."""
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention)

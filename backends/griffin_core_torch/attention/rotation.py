@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.compiler import assume_constant_result
 
 from griffin_core.rotary import RADIX, rotary_tables
 from griffin_core_torch.arrays import accumulate_dtype
 from griffin_core_torch.scan.autograd import wants_grad
+from griffin_core_torch.tracing import settled_when_traced
 
 Angles = tuple[Tensor, Tensor]
 """(cos, sin), float32 [b t e/4]."""
 
 
-@assume_constant_result
+@settled_when_traced
 def _tables(head_dim: int, device: str) -> tuple[Tensor, Tensor]:
     return _made_tables(head_dim, device)
 

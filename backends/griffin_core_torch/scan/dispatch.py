@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import assume_constant_result
 
 from griffin_core import registry
 from griffin_core.checks import check_starts
 from griffin_core.protocol import Kernel, KernelCall
 from griffin_core_torch.arrays import dtype_name
 from griffin_core_torch.scan.autograd import wants_grad
+from griffin_core_torch.tracing import settled_when_traced
 from griffin_core_torch.triton.loading import interpreted
 
 BACKEND = "torch"
@@ -47,7 +47,7 @@ def choose_packed(op: str, kernel: str | None, arrays: Mapping[str, Tensor | Non
     return None if name is None else _known[op + " " + name]
 
 
-@assume_constant_result
+@settled_when_traced
 def part_kernel(op: str, kernel: str | None) -> str:
     """``registry.part_kernel`` of this backend."""
     return registry.part_kernel(BACKEND, op, kernel)
@@ -59,7 +59,7 @@ def _facts(arrays: Mapping[str, Tensor | None]) -> tuple[_Facts, str, bool]:
     return facts, present[0][1].device.type, wants_grad(*[x for _, x in present])
 
 
-@assume_constant_result  # compiled code asks once, while it is traced
+@settled_when_traced  # compiled code asks once, while it is traced
 def _chosen(op: str, kernel: str | None, *facts: Any) -> str | None:
     wanted = registry.requested_kernel(kernel)
     key, records = (op, wanted, *facts), _records()
@@ -74,7 +74,7 @@ def _chosen(op: str, kernel: str | None, *facts: Any) -> str | None:
     return _cache[key][1]
 
 
-@assume_constant_result
+@settled_when_traced
 def _chosen_packed(op: str, kernel: str | None, facts: _Facts, device: str, needs_grad: bool) -> str | None:
     _records()
     found = registry.packed_kernel(BACKEND, op, _call(facts, device, needs_grad, packed=True), kernel)
