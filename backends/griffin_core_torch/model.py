@@ -88,7 +88,8 @@ def run_hidden(
     if order is not None:
         tokens, positions = gather_time(tokens, order), gather_time(positions, order)
     pad = positions == PAD
-    some_pad = torch.compiler.is_compiling() or bool(pad.any())
+    # Elsewhere than on a processor, to look would be to wait.
+    some_pad = pad.device.type != "cpu" or torch.compiler.is_compiling() or bool(pad.any())
     x = source.embed(tokens.masked_fill(pad, 0) if some_pad else tokens)
     x = x * config.embedding_multiplier if config.embedding_multiplier != 1.0 else x
     room = None if capture is not None or (torch.is_grad_enabled() and source.wants_grad()) else Room()

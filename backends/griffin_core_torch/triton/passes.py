@@ -103,6 +103,7 @@ def _given(call: Call, plan: Plan, dout: Tensor | None, dlast: Tensor | None) ->
     slots = call.slots if call.slots is not None and call.begins is None else None
     grid = (-(-width // JOIN_WIDTH), batch)
     chosen = {"WIDTH": JOIN_WIDTH, "BACK": back, "SLOTS": slots is not None, "num_warps": 1}
+    chosen |= {"enable_fp_fusion": False}
     device("totals").join_kernel[grid](sums, states, first, sums if slots is None else slots, width, tiles, **chosen)
     return states
 
@@ -112,6 +113,7 @@ def column_sums(partial: Tensor, param: Tensor | None = None) -> Tensor:
     count, width = partial.shape
     out = partial.new_empty(width)
     chosen = {"ROWS": FINISH_ROWS, "WIDTH": FINISH_WIDTH, "RATE": param is not None, "BODY": body(), "num_warps": 4}
+    chosen |= {"enable_fp_fusion": False}
     given = partial if param is None else param
     device("finish").finish_kernel[(-(-width // FINISH_WIDTH),)](partial, given, out, count, width, **chosen)
     return out

@@ -33,6 +33,13 @@ def supports(call: KernelCall) -> str | None:
     return None
 
 
+def chained(call: KernelCall) -> str | None:
+    """``supports`` of a kernel in which one program waits for another."""
+    if torch.version.hip and not interpreted():
+        return f"one program waits for another in it, which AMD does not promise; take {NAME} or {NAME}-two-pass"
+    return supports(call)
+
+
 def gated_scan(
     x: Tensor,
     gate_x: Tensor,
@@ -83,7 +90,14 @@ def _cuts(starts: Tensor | None, x: Tensor) -> Tensor | None:
 
 def _records(op: str, forward: object) -> tuple[Kernel, ...]:
     return tuple(
-        Kernel(op, name, functools.partial(forward, carry=carry), None, supports, exact=carry == "exact")  # type: ignore[arg-type]
+        Kernel(
+            op,
+            name,
+            functools.partial(forward, carry=carry),  # type: ignore[arg-type]
+            None,
+            chained if carry in ("exact", "aggregate") else supports,
+            exact=carry == "exact",
+        )
         for name, carry in CARRIES.items()
     )
 

@@ -11,23 +11,12 @@ from torch.nn.attention import flex_attention as library
 from torch.utils.checkpoint import checkpoint
 
 import griffin_core_torch as backend
-from griffin_core.config import GriffinConfig
+from griffin_core.presets import preset
 from griffin_core_torch.triton import conv_ops, ops, step
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's own, of tracing
 
-CONFIG = GriffinConfig(
-    vocab_size=40,
-    width=16,
-    lru_width=16,
-    mlp_width=24,
-    num_layers=3,
-    num_heads=2,
-    head_dim=16,
-    gate_blocks=2,
-    attention_window=5,
-    block_pattern=("recurrent", "recurrent", "attention"),
-)
+CONFIG = preset("griffin-tiny").config.replace(num_layers=3, attention_window=5)
 MARKS = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, -1, -1]], dtype=torch.int32)
 
 

@@ -176,6 +176,17 @@ def test_supports(change: dict[str, Any], reason: str | None) -> None:
     assert supports(KernelCall(**{**vars(CALL), **change})) == reason
 
 
+@pytest.mark.parametrize("name", CARRIES)
+def test_no_program_waits_on_amd(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    reason = BY_NAME["gated_scan", name].supports(CALL)
+    if name in ("triton-exact", "triton-aggregate"):
+        assert reason is not None
+        assert reason.startswith("one program waits for another in it")
+    else:
+        assert reason is None
+
+
 def test_supports_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
     assert supports(CALL) == "triton is not installed; PyTorch's CUDA and ROCm builds bring it"
