@@ -172,9 +172,9 @@ def token_kernels(
     x = torch.empty(batch, 1, config.lru_width, dtype=dtype, device=params[EMBEDDING].device)
     gates = {"gate_x": x, "gate_a": x, "recurrent_param": weights["recurrent_param"]}
     conv = {"weight": weights["conv_weight"], "bias": weights["conv_bias"]}
-    part = part_kernel("conv1d", kernel)
+    scan_part, part = part_kernel("gated_scan", kernel), part_kernel("conv1d", kernel)
     wholes = [choose(op, kernel, {"x": x, **weights}) for op in ("recurrent_middle", "rg_lru")]
-    parts = [choose("gated_scan", kernel, {"x": x, **gates}), choose("conv1d", part, {"x": x, **conv})]
+    parts = [choose("gated_scan", scan_part, {"x": x, **gates}), choose("conv1d", part, {"x": x, **conv})]
     return {*parts, *(record for record in wholes if record is not None)}
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin_core_torch.triton.loading import interpreted
-
 
 @dataclass(frozen=True)
 class Call:
@@ -58,7 +56,6 @@ class Call:
             "PACKED": self.begins is not None,
             "HAS_H0": self.h0 is not None,
             "CELL": self.cell,
-            "BODY": body(),
         }
 
     def arrays(self) -> dict[str, Tensor]:
@@ -80,11 +77,6 @@ class Call:
         named = {"x": self.x, "y": self.y, "z": self.z}
         batch = {f"{name}_batch": value.stride(0) for name, value in named.items()}
         return batch | {f"{name}_time": value.stride(1) for name, value in named.items()}
-
-
-def body() -> str:
-    """Which body of ``device.special`` runs."""
-    return interpreted() or ("hip" if torch.version.hip else "ptx")
 
 
 def make_call(

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from griffin_core_torch.triton.call import body, side_by_side
-from griffin_core_torch.triton.loading import device
+from griffin_core_torch.triton.call import side_by_side
+from griffin_core_torch.triton.launch import launch
 from griffin_core_torch.triton.passes import column_sums
 from griffin_core_torch.triton.plan import Plan
 
-BLOCK, END_WIDTH = 1024, 128
-"""Positions that are counted at a time; channels of a program that works on the ends of a sequence."""
+BLOCK, END_WIDTH, END_WARPS = 1024, 128, 4
+"""Positions that are counted at a time; channels and warps of a program that works on the ends of a sequence."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ConvCall:
         given = {name: none if value is None else value for name, value in arrays.items()}
         given |= {"x": self.x, "weight": self.weight, "bias": self.bias, "sequences": sequences, "local": local}
         given |= {"batch": self.shape[0], "time": self.shape[1], "width": self.shape[2], "TAPS": self.taps}
-        given |= {"x_batch": self.x.stride(0), "x_time": self.x.stride(1), "BODY": body()}
+        given |= {"x_batch": self.x.stride(0), "x_time": self.x.stride(1)}
         given |= {"MARKS": "none" if self.positions is None else "positions", "PACKED": packed}
         return given | {"HAS_STATE": self.state is not None, "SLOTS": self.slots is not None}
 
@@ -89,13 +89,18 @@ def conv_forward(call: ConvCall, plan: Plan) -> tuple[Tensor, Tensor]:
     out = torch.empty(call.shape, dtype=call.x.dtype, device=call.x.device)
     arguments = call.arguments() | {"out_batch": time * width, "out_time": width}
     _launch("conv_kernel", call, plan, arguments | {"out": out})
+    return out, _left_state(call, arguments)
+
+
+def _left_state(call: ConvCall, arguments: dict[str, Any]) -> Tensor:
+    """The states that are left, [rows w-1 d] in x's dtype."""
     if call.slots is not None and call.state is not None:
         left = call.state.to(call.x.dtype, copy=True)
     else:
-        left = call.x.new_empty(call.sequences, call.taps - 1, width)
+        left = call.x.new_empty(call.sequences, call.taps - 1, call.shape[2])
     if call.taps > 1:
         _launch_ends("conv_kernel", "tail_kernel", call, arguments | {"out": left})
-    return out, left
+    return left
 
 
 def conv_backward(call: ConvCall, plan: Plan, dout: Tensor, dleft: Tensor) -> ConvGradients:
@@ -117,18 +122,12 @@ def conv_backward(call: ConvCall, plan: Plan, dout: Tensor, dleft: Tensor) -> Co
 
 def _launch(name: str, call: ConvCall, plan: Plan, arguments: dict[str, Any]) -> None:
     """Run a kernel over all tiles."""
-    kernel = getattr(device(name), name)
     whole = call.shape[1] % plan.tokens == 0 and call.shape[2] % plan.width == 0
     cut = {"ROWS": plan.rows, "SEGMENTS": plan.segments, "WIDTH": plan.width, "WHOLE": whole}
-    given = arguments | cut
-    options = {"num_warps": plan.segments, "num_stages": 1, "enable_fp_fusion": False}
-    kernel[(plan.programs(call.shape),)](**{key: given[key] for key in kernel.arg_names}, **options)
+    launch(name, name, (plan.programs(call.shape),), plan.segments, arguments | cut)
 
 
 def _launch_ends(module: str, name: str, call: ConvCall, arguments: dict[str, Any]) -> None:
     """Run a kernel over all ends of sequences."""
-    kernel = getattr(device(module), name)
-    given = arguments | {"WIDTH": END_WIDTH, "BLOCK": BLOCK}
     grid = (-(-call.shape[2] // END_WIDTH), call.sequences)
-    options = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
-    kernel[grid](**{key: given[key] for key in kernel.arg_names}, **options)
+    launch(module, name, grid, END_WARPS, arguments | {"WIDTH": END_WIDTH, "BLOCK": BLOCK})

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from griffin_core_torch.triton.call import Call, body, side_by_side
-from griffin_core_torch.triton.loading import device
+from griffin_core_torch.triton.call import Call, side_by_side
+from griffin_core_torch.triton.launch import launch
 from griffin_core_torch.triton.plan import Plan
 
 FINISH_ROWS, FINISH_WIDTH, JOIN_WIDTH = 32, 64, 128
@@ -35,10 +35,10 @@ def forward(call: Call, plan: Plan, save: int = 0) -> tuple[Tensor, Tensor, Tens
     """
     batch, time, width = call.shape
     out = torch.empty(call.shape, dtype=call.x.dtype, device=call.x.device)
-    last = _last_states(call)
+    last = last_states(call)
     saved = -(-time // save) if save else 0
     states = call.x.new_empty(batch, saved, width, dtype=torch.float32)
-    words = _words(call, plan)
+    words = chain_words(call, plan)
     given = _given(call, plan, None, None) if plan.carry == "given" else states
     arrays = {"out": out, "last": last, "states": states, "states_in": given, "words": words, "ticket": words[-1:]}
     numbers = {"saved": saved, "out_batch": out.stride(0), "out_time": width, "EVERY": save, "CARRY": plan.carry}
@@ -58,7 +58,7 @@ def backward(call: Call, plan: Plan, states: Tensor, dout: Tensor, dlast: Tensor
     dout, dlast = side_by_side(dout), dlast.to(torch.float32).contiguous()
     grads = [torch.empty(call.shape, dtype=v.dtype, device=v.device) for v in (call.x, call.y, call.z)]
     dh0 = dlast.clone() if call.begins is not None else torch.empty_like(dlast)
-    tiles, words = plan.tiles(time), _words(call, plan)
+    tiles, words = plan.tiles(time), chain_words(call, plan)
     partial = call.x.new_empty(batch, tiles, width, dtype=torch.float32)
     given = _given(call, plan, dout, dlast) if plan.carry == "given" else states
     arrays = {"states": states, "dout": dout, "dlast": dlast, "dh0": dh0, "drate": partial, "given": given}
@@ -70,7 +70,7 @@ def backward(call: Call, plan: Plan, states: Tensor, dout: Tensor, dlast: Tensor
     return Gradients(grads[0], grads[1], grads[2], column_sums(partial.flatten(0, 1), call.param), dh0)
 
 
-def _last_states(call: Call) -> Tensor:
+def last_states(call: Call) -> Tensor:
     """Where the last states go: a sequence without tokens keeps the state it had."""
     shape = (call.sequences, call.shape[2])
     if call.slots is not None and call.h0 is not None:
@@ -80,7 +80,7 @@ def _last_states(call: Call) -> Tensor:
     return call.x.new_zeros(shape, dtype=torch.float32) if call.h0 is None else call.h0.clone()
 
 
-def _words(call: Call, plan: Plan) -> Tensor:
+def chain_words(call: Call, plan: Plan) -> Tensor:
     """The zeroed words of the chains, and the ticket behind them."""
     batch, time, width = call.shape
     count = 0 if plan.carry == "given" else batch * plan.tiles(time) * width
@@ -101,10 +101,9 @@ def _given(call: Call, plan: Plan, dout: Tensor | None, dlast: Tensor | None) ->
     if first is None or call.begins is not None:
         first = call.x.new_zeros(batch, width, dtype=torch.float32)
     slots = call.slots if call.slots is not None and call.begins is None else None
-    grid = (-(-width // JOIN_WIDTH), batch)
-    chosen = {"WIDTH": JOIN_WIDTH, "BACK": back, "SLOTS": slots is not None, "num_warps": 1}
-    chosen |= {"enable_fp_fusion": False}
-    device("totals").join_kernel[grid](sums, states, first, sums if slots is None else slots, width, tiles, **chosen)
+    chosen = {"WIDTH": JOIN_WIDTH, "BACK": back, "SLOTS": slots is not None, "width": width, "tiles": tiles}
+    chosen |= {"sums": sums, "states": states, "first": first, "slots": sums if slots is None else slots}
+    launch("totals", "join_kernel", (-(-width // JOIN_WIDTH), batch), 1, chosen)
     return states
 
 
@@ -112,10 +111,9 @@ def column_sums(partial: Tensor, param: Tensor | None = None) -> Tensor:
     """float32 [d]: the sums of partial [n d] in one fixed order; with ``param`` [d], the gradient that they give it."""
     count, width = partial.shape
     out = partial.new_empty(width)
-    chosen = {"ROWS": FINISH_ROWS, "WIDTH": FINISH_WIDTH, "RATE": param is not None, "BODY": body(), "num_warps": 4}
-    chosen |= {"enable_fp_fusion": False}
-    given = partial if param is None else param
-    device("finish").finish_kernel[(-(-width // FINISH_WIDTH),)](partial, given, out, count, width, **chosen)
+    given = {"ROWS": FINISH_ROWS, "WIDTH": FINISH_WIDTH, "RATE": param is not None, "count": count, "width": width}
+    given |= {"partial": partial, "param": partial if param is None else param, "out": out}
+    launch("finish", "finish_kernel", (-(-width // FINISH_WIDTH),), 4, given)
     return out
 
 
@@ -125,11 +123,8 @@ def _launch(
     """Run one kernel over all tiles; its arguments are given by name."""
     batch, time, width = call.shape
     whole = time % plan.tokens == 0 and width % plan.width == 0
-    kernel = getattr(device(module or name), name)
     sizes = {"batch": batch, "time": time, "width": width, "tiles": plan.tiles(time)}
     cut = {"ROWS": plan.rows, "SEGMENTS": plan.segments, "WIDTH": plan.width, "WHOLE": whole}
     slots = {"slots": call.x if call.slots is None else call.slots, "SLOTS": call.slots is not None}
     given = {**call.arrays(), **arrays, **sizes, **call.strides(), **cut, **call.constants(), **numbers, **slots}
-    chosen = {key: given[key] for key in kernel.arg_names}
-    options = {"num_warps": plan.segments, "num_stages": 1, "enable_fp_fusion": False}
-    kernel[(plan.programs(call.shape),)](**chosen, **options)
+    launch(module or name, name, (plan.programs(call.shape),), plan.segments, given)

@@ -137,6 +137,24 @@ def backward_plan(shape: tuple[int, ...], rows: int, carry: Carry = "aggregate")
     return Plan(rows, min(8, _power(-(-time // rows))), carry=carry)
 
 
+BLOCK_WIDTH, MATRIX = 64, 16
+"""Of the RG-LRU with its gates' products: channels of a program; the least that matrix units take."""
+
+
+def block_plan(shape: tuple[int, ...], block: int, rows: int) -> Plan:
+    """Cut a pass of the RG-LRU with its gates' products, forward or backward.
+
+    Args:
+        block: channels of a gate block, which no program crosses.
+        rows: tokens between saved states.
+    """
+    _, time, _ = _checked(shape)
+    if _fixed is not None:
+        return dataclasses.replace(_fixed, carry="aggregate")
+    segments = max(min(8, _power(-(-time // rows))), MATRIX // rows)
+    return Plan(rows, segments, max(min(BLOCK_WIDTH, _power(block)), MATRIX), "aggregate")
+
+
 def conv_plan(shape: tuple[int, ...], back: bool = False) -> Plan:
     """Cut a pass of the convolution: tiles do not wait for each other, and read a few tokens of their neighbours."""
     _, time, _ = _checked(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from griffin_core_torch.scan.autograd import wants_grad
 from griffin_core_torch.triton.conv_ops import conv
 from griffin_core_torch.triton.loading import absent, interpreted
 from griffin_core_torch.triton.ops import AUTO, scan
-from griffin_core_torch.triton.plan import saved_rows
+from griffin_core_torch.triton.plan import MATRIX, saved_rows
+from griffin_core_torch.triton.rg_lru_ops import PARAMETERS
+from griffin_core_torch.triton.rg_lru_ops import rg_lru as fused
 
 NAME = "triton"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -38,6 +41,19 @@ def chained(call: KernelCall) -> str | None:
     if torch.version.hip and not interpreted():
         return f"one program waits for another in it, which AMD does not promise; take {NAME} or {NAME}-two-pass"
     return supports(call)
+
+
+def multiplied(call: KernelCall) -> str | None:
+    """``supports`` of a kernel with the products of the gates inside."""
+    reason = chained(call)
+    if reason is not None or interpreted():
+        return reason
+    if call.dtypes["x"] == DTYPES[0]:
+        return "x is float32, for whose products matrix units are too coarse; it takes bfloat16 and float16"
+    block = call.shapes["input_gate_weight"][-1]
+    if block < MATRIX:
+        return f"blocks of the gates have {block} channels; matrix units take {MATRIX} or more"
+    return None
 
 
 def gated_scan(
@@ -72,6 +88,20 @@ def linear_scan(
     return y, h
 
 
+def rg_lru(
+    x: Tensor,
+    params: Mapping[str, Tensor],
+    h0: Tensor | None = None,
+    positions: Tensor | None = None,
+    starts: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``griffin_core_torch.rg_lru``."""
+    weights = [params[name] for name in PARAMETERS]
+    save = saved_rows(x.element_size(), starts is not None) if wants_grad(x, h0, *weights) else 0
+    y, h, _ = fused(x, *weights, h0, positions, _cuts(starts, x), save)
+    return y, h
+
+
 def conv1d(
     x: Tensor,
     weight: Tensor,
@@ -103,6 +133,7 @@ def _records(op: str, forward: object) -> tuple[Kernel, ...]:
 
 
 KERNELS = (
+    Kernel("rg_lru", f"{NAME}-fused", rg_lru, None, multiplied),
     *_records("linear_scan", linear_scan),
     *_records("gated_scan", gated_scan),
     Kernel("conv1d", NAME, conv1d, None, supports),

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from griffin_core.errors import InputError
-from griffin_core_torch.triton.call import body
-from griffin_core_torch.triton.loading import device
+from griffin_core_torch.triton.launch import launch
 
 COLUMNS, BATCH_ROWS, STEP_WARPS = 32, 16, 4
 """Of a program: columns of a gate block, rows of a batch where there is more than one, warps."""
@@ -61,15 +60,16 @@ def update(
     out = torch.empty(batch, width, dtype=x.dtype, device=x.device)
     rows = 1 if batch == 1 else BATCH_ROWS
     columns, keys = min(COLUMNS, _power(block)), min(KEYS[rows], _power(block))
-    chosen = {"BLOCK": block, "KEYS": keys, "COLUMNS": columns, "ROWS": rows, "TAPS": ring.shape[1]}
-    weights = (conv_weight, conv_bias, input_gate_weight, input_gate_bias, recurrent_gate_weight, recurrent_gate_bias)
-    arrays = [v.contiguous() for v in (*weights, recurrent_param)]
     x = x if x.stride(1) == 1 else x.contiguous()
-    device("step_kernel").step_kernel[(heads * -(-block // columns), -(-batch // rows))](
-        x, *arrays, h, ring, positions.contiguous(), x if slots is None else slots.contiguous(), out,
-        batch, width, x.stride(0), width, **chosen, SLOTS=slots is not None, BODY=body(),
-        num_warps=STEP_WARPS, num_stages=1, enable_fp_fusion=False,
-    )  # fmt: skip
+    weights = {"conv_weight": conv_weight, "conv_bias": conv_bias, "param": recurrent_param}
+    weights |= {"weight_x": input_gate_weight, "bias_x": input_gate_bias}
+    weights |= {"weight_a": recurrent_gate_weight, "bias_a": recurrent_gate_bias}
+    given = {"x": x, "h": h, "ring": ring, "out": out, "positions": positions.contiguous()}
+    given |= {"slots": x if slots is None else slots.contiguous(), "SLOTS": slots is not None}
+    given |= {"batch": batch, "width": width, "x_batch": x.stride(0), "out_batch": width, "TAPS": ring.shape[1]}
+    given |= {"BLOCK": block, "KEYS": keys, "COLUMNS": columns, "ROWS": rows}
+    given |= {name: value.contiguous() for name, value in weights.items()}
+    launch("step_kernel", "step_kernel", (heads * -(-block // columns), -(-batch // rows)), STEP_WARPS, given)
     return out
 
 

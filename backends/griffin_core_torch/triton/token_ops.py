@@ -6,26 +6,23 @@ import torch
 from torch import Tensor
 
 from griffin_core.config import NORM_EPS
-from griffin_core_torch.triton.call import body
-from griffin_core_torch.triton.loading import device
+from griffin_core_torch.triton.launch import launch
 
-PRODUCT_WIDTH = 1024
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
-"""As the kernels are compiled and counted; Triton's own default for fusion differs between its versions."""
+PRODUCT_WIDTH, TOKEN_WARPS = 1024, 4
 
 
 def norm(x: Tensor, scale: Tensor) -> Tensor:
     """``rms_norm`` of x [b m], contiguous."""
     out, width = torch.empty_like(x), x.shape[1]
-    kernel = device("token_kernels").norm_kernel
-    chosen = {"WIDTH": 1 << (width - 1).bit_length(), "BODY": body(), **OPTIONS}
-    kernel[(len(x),)](x, scale, out, width, NORM_EPS, **chosen)
+    given = {"x": x, "scale": scale, "out": out, "width": width, "eps": NORM_EPS}
+    given |= {"WIDTH": 1 << (width - 1).bit_length()}
+    launch("token_kernels", "norm_kernel", (len(x),), TOKEN_WARPS, given)
     return out
 
 
 def gelu_product(gate: Tensor, up: Tensor) -> Tensor:
     """gelu_tanh(gate) * up for contiguous [b n], rounded once."""
     out, count = torch.empty_like(gate), gate.numel()
-    kernel = device("token_kernels").gelu_product_kernel
-    kernel[(-(-count // PRODUCT_WIDTH),)](gate, up, out, count, WIDTH=PRODUCT_WIDTH, BODY=body(), **OPTIONS)
+    given = {"gate": gate, "up": up, "out": out, "count": count, "WIDTH": PRODUCT_WIDTH}
+    launch("token_kernels", "gelu_product_kernel", (-(-count // PRODUCT_WIDTH),), TOKEN_WARPS, given)
     return out

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import griffin_core_torch as backend
 from griffin_core.presets import preset
-from griffin_core_torch.triton import conv_ops, ops, step
+from griffin_core_torch.triton import conv_ops, ops, rg_lru_ops, step
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's own, of tracing
 
@@ -33,6 +33,8 @@ def test_operators_keep_pytorchs_rules(starts: Tensor | None) -> None:
     x, gate_x, gate_a, param = randn((batch, 9, 8), (batch, 9, 8), (batch, 9, 8), (8,))
     torch.library.opcheck(ops.scan, (x, gate_x, gate_a, param, None, None, starts, "gated", "exact", 4))
     torch.library.opcheck(ops.scan, (x, None, gate_a, None, None, None, starts, "linear", "aggregate", 4))
+    weights = randn((2, 4, 4), (2, 4), (2, 4, 4), (2, 4))
+    torch.library.opcheck(rg_lru_ops.rg_lru, (x, *weights, param, None, None, starts, 4))
     weight, bias = randn((8, 1, 4), (8,))
     torch.library.opcheck(conv_ops.conv, (x, weight, bias, None, None, starts))
 

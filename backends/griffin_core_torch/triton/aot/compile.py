@@ -12,6 +12,7 @@ from typing import Any
 
 from griffin_core.errors import BackendError, ConfigError, nearest
 from griffin_core_torch.triton.aot.programs import Program
+from griffin_core_torch.triton.launch import OPTIONS
 from griffin_core_torch.triton.loading import device
 
 TARGETS: dict[str, tuple[str, int | str, int]] = {
@@ -88,7 +89,7 @@ def build(program: Program, target: str) -> Build:
         constexprs={index[name]: constants[name] for name in signature if signature[name] == "constexpr"},
         attrs={index[name]: [["tt.divisibility", 16]] for name in aligned if name != "ticket"},
     )
-    options = {"num_warps": program.warps, "num_stages": 1, "enable_fp_fusion": False}
+    options = {"num_warps": program.warps, **OPTIONS}
     made = compile_triton(source, target=GPUTarget(maker, architecture, lanes), options=options)
     elements = program.elements * 32 / lanes
     read = _read_cubin if maker == "cuda" else _read_amd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from griffin_core_torch.triton.plan import CONV_ROWS, CONV_SEGMENTS, FORWARD_ROWS, saved_rows
+from griffin_core_torch.triton.plan import CONV_ROWS, CONV_SEGMENTS, FORWARD_ROWS, block_plan, saved_rows
 from griffin_core_torch.triton.step import BATCH_ROWS, COLUMNS, KEYS, STEP_WARPS
 from griffin_core_torch.triton.token_ops import PRODUCT_WIDTH
 
@@ -54,6 +54,8 @@ def programs() -> tuple[Program, ...]:
         found += [_scan("gated", direction, carry, "bf16", "start", packed=True)]
         found += [_totals("gated", direction == "backward")]
         found += [_conv(direction, dtype, kind, packed) for dtype, kind, packed in CONV_FORMS]
+    for kind, packed in (("none", False), ("positions", False), ("start", True)):
+        found += [_fused(direction, kind, packed) for direction in ("forward", "backward")]
     found += [_step(dtype, rows) for dtype in ("bf16", "fp32") for rows in (1, BATCH_ROWS)]
     norm = {"WIDTH": 1 << (WIDTH_ALL - 1).bit_length()}
     found += [Program("norm/bf16", "token_kernels", "norm_kernel", "bf16", 4, norm["WIDTH"] // 128, norm)]
@@ -87,6 +89,18 @@ def _totals(cell: str, back: bool) -> Program:
     constants = {**_common(cell, "none", rows, SEGMENTS["given"]), "dout_time": WIDTH_ALL, "BACK": back}
     key = f"{cell}_scan/totals/{'backward' if back else 'forward'}/bf16"
     return Program(key, "totals", "totals_kernel", "bf16", SEGMENTS["given"], rows * WIDTH // 32, constants)
+
+
+def _fused(direction: str, kind: str, packed: bool) -> Program:
+    """While a gradient is asked for."""
+    rows = saved_rows(2, packed)
+    plan = block_plan((1, WIDTH_ALL, WIDTH_ALL), GATE_BLOCK, rows)
+    cut = {"BLOCK": GATE_BLOCK, "LEVELS": rows.bit_length() - 1, "EVERY": rows, "SLOTS": False, "AGAIN": AGAIN}
+    strides = {"out_time": WIDTH_ALL, "dout_time": WIDTH_ALL, "dx_time": WIDTH_ALL, "dgates_time": 2 * WIDTH_ALL}
+    constants = {**_common("gated", kind, rows, plan.segments, packed), **cut, **strides, "CARRY": plan.carry}
+    key = f"rg_lru/{direction}/bf16" + ("" if kind == "none" else f"/{kind}") + "/packed" * packed
+    name = "rg_lru_kernel" if direction == "forward" else "rg_lru_backward_kernel"
+    return Program(key, name, name, "bf16", plan.segments, rows * plan.width // 32, constants)
 
 
 def _conv(direction: str, dtype: str, kind: str, packed: bool) -> Program:

@@ -45,17 +45,14 @@ def outgoing_back(
 
 @triton.jit
 def walk_back(
-    e, marked, starting, decays, dys, befores, cuts, at_x, at_y, at_z, h0, dx, dy, dz, dh0, at_drate,
-    scale, row, first, channels, inside, final, time, width,
-    x_time: tl.constexpr, y_time: tl.constexpr, z_time: tl.constexpr, grad_time: tl.constexpr,
+    e, marked, starting, decays, dys, befores, cuts, at_x, at_y, at_z, h0, at_dx, at_dy, at_dz, dh0, at_drate,
+    scale, first, channels, inside, final, time, width, x_time: tl.constexpr, y_time: tl.constexpr,
+    z_time: tl.constexpr, dx_time: tl.constexpr, dy_time: tl.constexpr, dz_time: tl.constexpr,
     ROWS: tl.constexpr, AGAIN: tl.constexpr, WHOLE: tl.constexpr, MARKS: tl.constexpr, PACKED: tl.constexpr,
     HAS_H0: tl.constexpr, CELL: tl.constexpr, BODY: tl.constexpr,
 ):  # fmt: skip
     """Go back through each segment from ``e`` after it; write the gradients of the inputs and of the rate."""
     total = tl.full(decays[0].shape, 0.0, tl.float32)
-    at_dx = pointers(dx, time.to(tl.int64) * grad_time, grad_time, row, first, channels)
-    at_dy = pointers(dy, time.to(tl.int64) * grad_time, grad_time, row, first, channels)
-    at_dz = pointers(dz, time.to(tl.int64) * grad_time, grad_time, row, first, channels)
     for s in tl.static_range(ROWS - 1, -1, -1):
         if s % AGAIN == AGAIN - 1:
             xs, ys, zs = load_inputs(
@@ -73,10 +70,10 @@ def walk_back(
             tl.store(dh0 + begin.to(tl.int64) * width + channels, passed, mask=(begin >= 0) & inside)
         e = retreat(g, decays, cuts, s, MARKS, PACKED)
         total += found[3]
-        store_row(at_dx, grad_time, s, found[0], first, time, inside, WHOLE, BODY)
+        store_row(at_dx, dx_time, s, found[0], first, time, inside, WHOLE, BODY)
         if CELL == "gated":
-            store_row(at_dy, grad_time, s, found[1], first, time, inside, WHOLE, BODY)
-        store_row(at_dz, grad_time, s, found[2], first, time, inside, WHOLE, BODY)
+            store_row(at_dy, dy_time, s, found[1], first, time, inside, WHOLE, BODY)
+        store_row(at_dz, dz_time, s, found[2], first, time, inside, WHOLE, BODY)
     if CELL == "gated":
         total = tl.reduce(total, 0, add)[None, :]
         tl.store(at_drate, tl.broadcast_to(total, e.shape), mask=final)
@@ -118,9 +115,12 @@ def backward_kernel(
     final = (index[:, None] == SEGMENTS - 1) & inside
     e = join(total, e, c)
     outgoing_back(e, tile, row, at, channels, final, words, dh0, slots, width, CARRY, SLOTS, PACKED)
+    stride = time.to(tl.int64) * grad_time
+    at_dx = pointers(dx, stride, grad_time, row, first, channels)
+    at_dy = pointers(dy, stride, grad_time, row, first, channels)
     walk_back(
         shifted(e, c, index, SEGMENTS), marked, starting, decays, dys, befores, cuts,
-        at_x, at_y, at_z, h0, dx, dy, dz, dh0, drate + at, scale, row, first, channels, inside, final,
-        time, width, x_time, y_time, z_time, grad_time,
+        at_x, at_y, at_z, h0, at_dx, at_dy, pointers(dz, stride, grad_time, row, first, channels), dh0, drate + at,
+        scale, first, channels, inside, final, time, width, x_time, y_time, z_time, grad_time, grad_time, grad_time,
         ROWS, AGAIN, WHOLE, MARKS, PACKED, HAS_H0, CELL, BODY,
     )  # fmt: skip

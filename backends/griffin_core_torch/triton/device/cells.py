@@ -77,11 +77,11 @@ def remainder(t, a):
 def enter(x, y, z, rate, CELL: tl.constexpr, BODY: tl.constexpr):
     """(log2 a, a, fresh, u) of a row; inputs in any dtype, results float32. ``rate``: as ``decay_rate`` gives it."""
     wide = x.to(tl.float32)
-    if CELL == "gated":
+    if CELL == "gated" or CELL == "half":
         t = rate * sigmoid(z.to(tl.float32), BODY)
         a = exp2(t, BODY)
         q = remainder(t, a)
-        fresh = sigmoid(y.to(tl.float32), BODY) * wide
+        fresh = sigmoid(y.to(tl.float32), BODY) * wide if CELL == "gated" else wide
         u = (q * rsqrt(q, BODY)) * fresh
     else:
         log_a = z.to(tl.float32)

@@ -97,3 +97,30 @@ def sources(
             value = tl.where(reaches[s] >= k, value, 0.0)
         found = found + (value,)
     return found
+
+
+@triton.jit
+def conv_row(
+    rows, taps, offset, reaches, places, state, sequences, first, time, channels, inside, width, s: tl.constexpr,
+    TAPS: tl.constexpr, MARKS: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
+    """The output at token ``s`` of each segment in float32, 0 at padding; ``offset`` [1, width] is the bias."""
+    seen = sources(
+        rows, reaches, places, state, sequences, first, time, channels, inside, width, s,
+        TAPS, MARKS, HAS_STATE, PACKED,
+    )  # fmt: skip
+    value = tl.fma(taps[0], seen[0], tl.broadcast_to(offset, seen[0].shape))
+    for k in tl.static_range(1, TAPS):
+        value = tl.fma(taps[k], seen[k], value)
+    if MARKS == "positions":
+        value = tl.where(reaches[s] < 0, 0.0, value)
+    return value
+
+
+@triton.jit
+def wide(rows, ROWS: tl.constexpr):
+    """Rows in float32."""
+    found = ()
+    for s in tl.static_range(ROWS):
+        found = found + (rows[s].to(tl.float32),)
+    return found

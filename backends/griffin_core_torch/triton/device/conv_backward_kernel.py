@@ -9,8 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .conv import load_before, load_locals, load_reaches, load_taps, sources
-from .conv_kernel import extent, wide
+from .conv import load_before, load_locals, load_reaches, load_taps, sources, wide
+from .conv_kernel import extent
 from .rows import add, load_rows, place, pointers, store_row
 from .special import narrow
 

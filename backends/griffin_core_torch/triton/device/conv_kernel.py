@@ -5,17 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .conv import load_before, load_locals, load_reaches, load_taps, sources
+from .conv import conv_row, load_before, load_locals, load_reaches, load_taps, wide
 from .rows import add, load_rows, place, pointers, store_row
-
-
-@triton.jit
-def wide(rows, ROWS: tl.constexpr):
-    """Rows in float32."""
-    found = ()
-    for s in tl.static_range(ROWS):
-        found = found + (rows[s].to(tl.float32),)
-    return found
 
 
 @triton.jit
@@ -40,15 +31,10 @@ def conv_kernel(
     offset = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
     at = pointers(out, out_batch, out_time, row, first, channels)
     for s in tl.static_range(ROWS):
-        seen = sources(
-            rows, reaches, places, state, sequences, first, time, channels, inside, width, s,
+        value = conv_row(
+            rows, taps, offset, reaches, places, state, sequences, first, time, channels, inside, width, s,
             TAPS, MARKS, HAS_STATE, PACKED,
         )  # fmt: skip
-        value = tl.fma(taps[0], seen[0], tl.broadcast_to(offset, seen[0].shape))
-        for k in tl.static_range(1, TAPS):
-            value = tl.fma(taps[k], seen[k], value)
-        if MARKS == "positions":
-            value = tl.where(reaches[s] < 0, 0.0, value)
         store_row(at, out_time, s, value, first, time, inside, WHOLE, BODY)
 
 

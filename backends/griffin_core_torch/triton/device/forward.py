@@ -33,8 +33,9 @@ def entries(
         if is_marked(s, MARKS, PACKED):
             u = tl.where(cut, fresh, u)
         if MARKS == "positions":
-            t = tl.where(marks[s] < 0, 0.0, t)
-            a = tl.where(marks[s] < 0, 1.0, a)
+            if CELL != "half":  # there the gate is closed
+                t = tl.where(marks[s] < 0, 0.0, t)
+                a = tl.where(marks[s] < 0, 1.0, a)
             u = tl.where(marks[s] < 0, 0.0, u)
         if PACKED:
             begin = begins[s][:, None]
@@ -122,6 +123,7 @@ def shifted(after, c, index, SEGMENTS: tl.constexpr):
     if SEGMENTS == 1:
         found = c
     else:
-        source = tl.broadcast_to(tl.maximum(index - 1, 0)[:, None], after.shape)
-        found = tl.where(index[:, None] == 0, c, tl.gather(after, source, 0))
+        before = index[:, None] == tl.arange(0, SEGMENTS)[None, :] + 1  # [to, from]
+        found = tl.reduce(tl.where(before[:, :, None], after[None, :, :], 0.0), 1, add)
+        found = tl.where(index[:, None] == 0, c, found)
     return found
