@@ -82,24 +82,39 @@ def linear_scan(inputs: Inputs) -> Scanned:
     return scanned(a, x, inputs["h0"], reset, np.zeros_like(reset))
 
 
-def gated_scan(x: Approx, gate_x: Approx, gate_a: Approx, param: Array, h0: Array | None, positions: Array) -> Gated:
-    """Gates, decay, multiplier, scan (Griffin, section 2.4)."""
+def gated_scan(
+    x: Approx,
+    gate_x: Approx,
+    gate_a: Approx,
+    param: Array,
+    h0: Array | None,
+    positions: Array,
+    gate_error: float = 0.0,
+    multiplier_error: float = 0.0,
+) -> Gated:
+    """Gates, decay, multiplier, scan (Griffin, section 2.4).
+
+    ``gate_error`` (absolute) and ``multiplier_error`` (relative) are those that an approximate kernel states of itself.
+    """
     reset, pad = positions == 0, positions == PAD
-    input_gate, recurrent_gate = sigmoid(gate_x), sigmoid(gate_a)
+    gates = (sigmoid(gate) for gate in (gate_x, gate_a))
+    input_gate, recurrent_gate = (Approx(gate.value, gate.error + gate_error) for gate in gates)
     soft = softplus(param)
     log_a = (soft.scaled(-RG_LRU_C)) * recurrent_gate
     m = multiplier(log_a)
+    m = Approx(m.value, m.error + multiplier_error * m.value)
     gated = input_gate * x
     entering = where_zero(pad[..., None], select(reset[..., None], gated, m * gated))
     a = select(pad[..., None], exact(np.ones_like(x.value)), decay(log_a))
     return Gated(x, input_gate, recurrent_gate, log_a, m, soft, scanned(a, entering, h0, reset, pad))
 
 
-def given_gates(inputs: Inputs) -> Gated:
+def given_gates(inputs: Inputs, gate_error: float = 0.0, multiplier_error: float = 0.0) -> Gated:
     """``gated_scan`` of exact gate pre-activations."""
     positions = positions_of(inputs, inputs["h0"])
     x, gate_x, gate_a = (exact(inputs[name]) for name in ("x", "gate_x", "gate_a"))
-    return gated_scan(x, gate_x, gate_a, inputs["recurrent_param"], inputs["h0"], positions)
+    param, h0 = inputs["recurrent_param"], inputs["h0"]
+    return gated_scan(x, gate_x, gate_a, param, h0, positions, gate_error, multiplier_error)
 
 
 def gate(x: Approx, weight: Array, bias: Array, dtype: str) -> Approx:

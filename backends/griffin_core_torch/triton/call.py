@@ -15,7 +15,7 @@ class Call:
     """One call of a recurrence.
 
     Attributes:
-        cell: "gated" or "linear" (``device.cells``).
+        cell: "gated", "approx" or "linear" (``device.cells``).
         x, y, z: [b t d] each with channels side by side; y is x for "linear".
         param: [d], or x.
         h0: float32 [rows d] or None.
@@ -93,14 +93,14 @@ def make_call(
     """Bring the arguments of an operation into the form of a ``Call``.
 
     Args:
-        marks: positions int [b t] for "gated", resets bool [b t] for "linear", or None.
+        marks: positions int [b t], for "linear" resets bool [b t], or None.
         starts: int [n+1] of packed sequences, or None.
     """
     x, z = side_by_side(x), side_by_side(z)
     kind = "none" if cell == "linear" or h0 is not None else "start"
     if marks is not None:
-        kind = "positions" if cell == "gated" else "reset"
-        marks = marks.to(torch.int32 if cell == "gated" else torch.uint8).contiguous()
+        kind = "reset" if cell == "linear" else "positions"
+        marks = marks.to(torch.uint8 if cell == "linear" else torch.int32).contiguous()
     begins, ends = (None, None) if starts is None else edges(starts, x.shape[1])
     return Call(
         cell=cell,

@@ -75,7 +75,7 @@ def scan_backward(
     carry: str,
     save: int,
 ) -> list[Tensor]:
-    """Gradients of x, z, h0 (float32) and, for "gated", y and param (float32)."""
+    """Gradients of x, z, h0 (float32) and, but for "linear", y and param (float32)."""
     call = make_call(cell, x, y, z, param, h0, marks, starts)
     if 0 in call.shape:
         zeros = [torch.zeros_like(v, memory_format=torch.contiguous_format) for v in (x, z)]

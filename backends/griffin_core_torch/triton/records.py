@@ -23,6 +23,10 @@ CARRIES = {NAME: AUTO, f"{NAME}-exact": "exact", f"{NAME}-aggregate": "aggregate
 """By name. The first takes the carry that costs no time: "exact" with many channels, "aggregate" with few."""
 
 
+GATE_ERROR = 2.0**-12
+"""What ``triton-approx`` promises of its gates, absolutely."""
+
+
 def supports(call: KernelCall) -> str | None:
     """None where the kernels run the call, else why not."""
     reason = absent()
@@ -66,10 +70,11 @@ def gated_scan(
     starts: Tensor | None = None,
     *,
     carry: str = AUTO,
+    cell: str = "gated",
 ) -> tuple[Tensor, Tensor]:
     """``griffin_core_torch.gated_scan``."""
     save = saved_rows(x.element_size(), starts is not None) if wants_grad(x, gate_x, gate_a, recurrent_param, h0) else 0
-    y, h, _ = scan(x, gate_x, gate_a, recurrent_param, h0, positions, _cuts(starts, x), "gated", carry, save)
+    y, h, _ = scan(x, gate_x, gate_a, recurrent_param, h0, positions, _cuts(starts, x), cell, carry, save)
     return y, h
 
 
@@ -136,5 +141,6 @@ KERNELS = (
     Kernel("rg_lru", f"{NAME}-fused", rg_lru, None, multiplied),
     *_records("linear_scan", linear_scan),
     *_records("gated_scan", gated_scan),
+    Kernel("gated_scan", f"{NAME}-approx", functools.partial(gated_scan, cell="approx"), None, supports),
     Kernel("conv1d", NAME, conv1d, None, supports),
 )

@@ -13,9 +13,7 @@ import pytest
 import griffin_core_jax as backend
 from griffin_core.errors import ConfigError
 from griffin_core.protocol import Kernel, KernelCall
-from griffin_core.testing import Case, analysis, bounds, gradient_bounds, judge
-from griffin_core.testing.analysis import Approx
-from griffin_core.testing.bounds import Gated
+from griffin_core.testing import Case, bounds, gradient_bounds, judge
 from griffin_core.testing.operations import OPERATIONS
 from griffin_core.testing.properties import gradients, values
 from griffin_core.testing.subjects import Subject, from_kernel
@@ -73,22 +71,6 @@ def test_sixteen_bits(decay: str) -> None:
     check(Case(b=2, t=70, d=100, decay=decay, resets="edges", carry=True, pads=7, dtype="bfloat16"), "refined")
 
 
-def rougher(inputs: dict[str, Any]) -> Gated:
-    """The kit's analysis of ``gated_scan`` with the approximate form's own errors in its gates."""
-    exact = {name: analysis.exact(inputs[name]) for name in ("x", "gate_x", "gate_a")}
-    i, r = (analysis.sigmoid(exact[name]) for name in ("gate_x", "gate_a"))
-    i, r = (Approx(v.value, v.error + GATE_ERROR) for v in (i, r))
-    soft = analysis.softplus(inputs["recurrent_param"])
-    log_a = soft.scaled(-8.0) * r
-    m = analysis.multiplier(log_a)
-    m = Approx(m.value, m.error + MULTIPLIER_ERROR * m.value)
-    reset, pad = inputs["positions"] == 0, inputs["positions"] == -1
-    gated = i * exact["x"]
-    entering = analysis.where_zero(pad[..., None], analysis.select(reset[..., None], gated, m * gated))
-    a = analysis.select(pad[..., None], analysis.exact(np.ones_like(gated.value)), analysis.decay(log_a))
-    return Gated(exact["x"], i, r, log_a, m, soft, bounds.scanned(a, entering, inputs["h0"], reset, pad))
-
-
 @pytest.mark.parametrize("decay", ["1e-1", "1e-3", "1e-6"])
 def test_the_approximate_kernel_keeps_its_bound(decay: str) -> None:
     """Values by its stated errors; gradients by the same, through the kit's formulas."""
@@ -97,7 +79,7 @@ def test_the_approximate_kernel_keeps_its_bound(decay: str) -> None:
     seeds = {"y": inputs["x"], "h": inputs["h0"]}
     with interpreting("plain"):
         got, pulled = trial.run(inputs), trial.subject.gradient(inputs, seeds)
-    analysed = rougher(inputs)
+    analysed = bounds.given_gates(inputs, GATE_ERROR, MULTIPLIER_ERROR)
     expected, limits = GATED.reference(inputs), bounds.states(analysed.scanned)
     for name in ("y", "h"):
         assert_close(got[name], expected[name], limits[name], dtype="float32", what=name, call=decay)

@@ -49,6 +49,7 @@ def programs() -> tuple[Program, ...]:
         for direction, carry in (("forward", "exact"), ("forward", "aggregate"), ("backward", "aggregate"))
     ]
     for direction, carry in (("forward", "exact"), ("backward", "aggregate")):
+        found += [_scan("approx", direction, carry, "bf16")]
         found += [_scan("gated", direction, carry, "fp32"), _scan("gated", direction, carry, "bf16", "positions")]
         found += [_scan("linear", direction, carry, "bf16", "reset"), _scan("gated", direction, "given", "bf16")]
         found += [_scan("gated", direction, carry, "bf16", "start", packed=True)]
@@ -79,7 +80,8 @@ def _scan(cell: str, direction: str, carry: str, dtype: str, kind: str = "none",
     if direction == "backward":
         extra = {"dout_time": WIDTH_ALL, "grad_time": WIDTH_ALL, "AGAIN": AGAIN}
     constants = {**_common(cell, kind, rows, SEGMENTS[carry], packed), **extra, "CARRY": carry, "SLOTS": False}
-    key = f"{cell}_scan/{direction}/{carry}/{dtype}" + ("" if kind == "none" else f"/{kind}") + "/packed" * packed
+    op = "gated_scan/approx" if cell == "approx" else f"{cell}_scan"
+    key = f"{op}/{direction}/{carry}/{dtype}" + ("" if kind == "none" else f"/{kind}") + "/packed" * packed
     name = f"{direction}_kernel"
     return Program(key, name, name, dtype, SEGMENTS[carry], rows * WIDTH // 32, constants)
 

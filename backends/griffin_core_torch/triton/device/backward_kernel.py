@@ -71,10 +71,10 @@ def walk_back(
         e = retreat(g, decays, cuts, s, MARKS, PACKED)
         total += found[3]
         store_row(at_dx, dx_time, s, found[0], first, time, inside, WHOLE, BODY)
-        if CELL == "gated":
+        if CELL != "linear":
             store_row(at_dy, dy_time, s, found[1], first, time, inside, WHOLE, BODY)
         store_row(at_dz, dz_time, s, found[2], first, time, inside, WHOLE, BODY)
-    if CELL == "gated":
+    if CELL != "linear":
         total = tl.reduce(total, 0, add)[None, :]
         tl.store(at_drate, tl.broadcast_to(total, e.shape), mask=final)
 

@@ -42,7 +42,7 @@ def load_inputs(
 ):  # fmt: skip
     """The three inputs of a cell from the pointers to their first rows; after the end of time the state stays."""
     xs = load_rows(x, x_time, first, time, inside, ROWS, WHOLE, 0.0)
-    if CELL == "gated":
+    if CELL != "linear":
         ys = load_rows(y, y_time, first, time, inside, ROWS, WHOLE, 0.0)
         zs = load_rows(z, z_time, first, time, inside, ROWS, WHOLE, float("-inf"))
     else:

@@ -11,6 +11,7 @@ exp2        2.9   2     2
 exp         4     3     2
 reciprocal  2     2     1
 rsqrt       2.9   2     2
+tanh        2^13        8
 =========== ===== ===== =======
 """
 
@@ -83,6 +84,17 @@ def rsqrt(x, BODY: tl.constexpr):
         y = tl.inline_asm_elementwise("v_rsq_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
     else:
         y = disturbed(x, tl.rsqrt(x), 2.9, BODY)
+    return y
+
+
+@triton.jit
+def tanh(x, BODY: tl.constexpr):
+    """tanh(x) in float32, roughly: one instruction where the machine has one, else by an exponential."""
+    if BODY == "ptx":
+        y = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    else:
+        exact = 1.0 - 2.0 * reciprocal(1.0 + exp2(x * 2.8853900817779268, BODY), BODY)
+        y = disturbed(x, exact, 8192.0, BODY)
     return y
 
 

@@ -29,7 +29,7 @@ def totals_kernel(
     inside = channels < width
     at_z = pointers(z, z_batch, z_time, row, first, channels)
     if BACK:  # of the inputs only the decays matter
-        zs = load_rows(at_z, z_time, first, time, inside, ROWS, WHOLE, float("-inf") if CELL == "gated" else 0.0)
+        zs = load_rows(at_z, z_time, first, time, inside, ROWS, WHOLE, float("-inf") if CELL != "linear" else 0.0)
         xs, ys = zs, zs
     else:
         at_x = pointers(x, x_batch, x_time, row, first, channels)
