@@ -31,6 +31,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "GRIFFIN_KERNEL", (), "auto", "kernel to use for the recurrent operations; a named kernel never falls back"
     ),
+    Variable("GRIFFIN_TORCH_DEVICE", (), "cpu", "where the torch backend makes its arrays: cpu, cuda, cuda:1"),
     Variable(
         "GRIFFIN_TEST_BACKENDS", (), None, "comma list of the backends that the tests judge; unset: all that load"
     ),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from griffin_core import env
 from griffin_core.errors import BackendError, ConfigError
 
-_default = torch.device("cpu")
+_default: torch.device | None = None  # of the process; None: as the environment has it
 
 
 def devices() -> list[str]:
@@ -27,13 +29,7 @@ def on_device(name: str) -> Iterator[None]:
         BackendError: this machine, or this build of PyTorch, does not have it.
     """
     global _default
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is unknown to PyTorch; expected cpu, cuda or cuda:1, say") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        build = "this PyTorch is built for processors alone" if torch.version.cuda is None else "it finds no such GPU"
-        raise BackendError(f"device {name!r} cannot be used: {build}; griffin info lists the devices")
+    device = _named(name)
     before, _default = _default, device
     try:
         yield
@@ -43,15 +39,31 @@ def on_device(name: str) -> Iterator[None]:
 
 def made_on(device: str | torch.device | None) -> torch.device:
     """The device that was asked for, or the one in force."""
-    return _default if device is None else torch.device(device)
+    return _in_force() if device is None else torch.device(device)
 
 
 def platform() -> str:
     """Kind of the device in force: "cpu", "cuda"."""
-    return _default.type
+    return _in_force().type
 
 
 def synchronise() -> None:
     """Wait for everything that was started on the device in force."""
-    if _default.type == "cuda":
-        torch.cuda.synchronize(_default)
+    if platform() == "cuda":
+        torch.cuda.synchronize(_in_force())
+
+
+def _in_force() -> torch.device:
+    return _named(env.read("GRIFFIN_TORCH_DEVICE") or "cpu") if _default is None else _default
+
+
+@functools.cache
+def _named(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is unknown to PyTorch; expected cpu, cuda or cuda:1, say") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        build = "this PyTorch is built for processors alone" if torch.version.cuda is None else "it finds no such GPU"
+        raise BackendError(f"device {name!r} cannot be used: {build}; griffin info lists the devices")
+    return device

@@ -36,3 +36,13 @@ def test_what_is_not_there_is_refused() -> None:
         pass
     with registry.on_device("numpy", None):
         pass
+
+
+def test_the_environment_names_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIFFIN_TORCH_DEVICE", "meta")
+    assert backend.platform() == "meta"
+    with backend.on_device("cpu"):
+        assert backend.platform() == "cpu"
+    monkeypatch.setenv("GRIFFIN_TORCH_DEVICE", "gpu")
+    with pytest.raises(ConfigError, match="device 'gpu' is unknown to PyTorch"):
+        backend.from_numpy(np.zeros(2))

@@ -10,9 +10,9 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from griffin_core.errors import BackendError
 
@@ -73,8 +73,39 @@ def _interpreted(name: str) -> ModuleType:
         if _INTERPRETED not in sys.modules:
             _alias(importlib.import_module(_COMPILED))
         found = importlib.import_module(f"{_INTERPRETED}.{name}")
+    _mend()
     _shorten()
     return found
+
+
+def _mend() -> None:
+    """Put right what some versions of Triton's interpreter get wrong.
+
+    3.6 cannot count to a number with a current NumPy; 3.9 takes a comparison of two numbers, once it is spread over a
+    block, for an integer and refuses it as a mask.
+    """
+    from triton.runtime import interpreter
+
+    patch, builder = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder
+    if getattr(patch, "mended", False):
+        return
+
+    def mended_patch(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.reshape(()))
+
+    def with_bools(access: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            mask = arguments[place]
+            mask.data = mask.data.astype(bool, copy=False)
+            return access(*arguments)
+
+        return run
+
+    mended_patch.mended = True  # type: ignore[attr-defined]
+    interpreter._patch_lang_tensor = mended_patch
+    builder.create_masked_load = with_bools(builder.create_masked_load, 2)
+    builder.create_masked_store = with_bools(builder.create_masked_store, 3)
 
 
 def _shorten() -> None:

@@ -30,11 +30,7 @@ def sigmoid(z, BODY: tl.constexpr):
 def gate(z, CELL: tl.constexpr, BODY: tl.constexpr):
     """A gate from its pre-activation of any dtype; for "approx" within 2^-12 of the sigmoid, with one instruction."""
     wide = z.to(tl.float32)
-    if CELL == "approx":
-        y = tl.fma(tanh(0.5 * wide, BODY), 0.5, 0.5)
-    else:
-        y = sigmoid(wide, BODY)
-    return y
+    return tl.fma(tanh(0.5 * wide, BODY), 0.5, 0.5) if CELL == "approx" else sigmoid(wide, BODY)
 
 
 @triton.jit
