@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from griffin_core_torch.devices import made_on, synchronise
 from griffin_core_torch.scan.compose import gated_scan, linear_scan
 
 Call = Callable[[], object]
+Function = Callable[[Sequence[Tensor]], Tensor]
 
 LAUNCHES = 20
 """Launches of one timed call, after which the device is waited for once."""
@@ -44,10 +46,11 @@ def passes(kernels: Sequence[tuple[str, str]], shape: tuple[int, int, int], dtyp
     kind = getattr(torch, dtype)
     size = shape[0] * shape[1] * shape[2] * kind.itemsize
     for op, kernel in kernels:
-        for direction, make in (("forward", _forward), ("backward", _backward)):
+        function = functools.partial(_run, op, kernel)
+        for direction, make in (("forward", forward_call), ("backward", backward_call)):
             moved = TENSORS[op, direction] * size
-            sets = [_inputs(op, shape, kind, seed) for seed in range(max(2, -(-BEYOND_CACHE // moved)))]
-            yield Pass(f"{op} {direction}, {kernel}", make(op, kernel, sets), moved)
+            sets = [inputs(op, shape, kind, seed) for seed in range(max(2, -(-BEYOND_CACHE // moved)))]
+            yield Pass(f"{op} {direction}, {kernel}", make(function, sets), moved)
 
 
 def copies(moved: int) -> Call:
@@ -64,7 +67,8 @@ def copies(moved: int) -> Call:
     return run
 
 
-def _inputs(op: str, shape: tuple[int, int, int], kind: torch.dtype, seed: int) -> list[Tensor]:
+def inputs(op: str, shape: tuple[int, int, int], kind: torch.dtype, seed: int) -> list[Tensor]:
+    """Random arguments of an operation of which its arrays are [b t d]."""
     device = made_on(None)
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -84,19 +88,22 @@ def _run(op: str, kernel: str, arrays: Sequence[Tensor]) -> Tensor:
     return y
 
 
-def _forward(op: str, kernel: str, sets: Sequence[Sequence[Tensor]]) -> Call:
+def forward_call(function: Function, sets: Sequence[Sequence[Tensor]]) -> Call:
+    """A call that runs ``function(arrays)`` ``LAUNCHES`` times, on the sets in turn."""
+
     @torch.no_grad()
     def run() -> None:
         for launch in range(LAUNCHES):
-            _run(op, kernel, sets[launch % len(sets)])
+            function(sets[launch % len(sets)])
         synchronise()
 
     return run
 
 
-def _backward(op: str, kernel: str, sets: Sequence[Sequence[Tensor]]) -> Call:
+def backward_call(function: Function, sets: Sequence[Sequence[Tensor]]) -> Call:
+    """A call that runs the backward pass of ``function(arrays)`` ``LAUNCHES`` times, on the sets in turn."""
     leaves = [[x.requires_grad_() for x in arrays] for arrays in sets]
-    outputs = [_run(op, kernel, arrays) for arrays in leaves]
+    outputs = [function(arrays) for arrays in leaves]
     seeds = [torch.randn_like(y) for y in outputs]
 
     def run() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,10 +15,21 @@ import torch
 from torch.nn import functional
 
 from griffin_core.config import GriffinConfig
-from griffin_core_torch.benchmark_scans import LAUNCHES, copies, passes
+from griffin_core_torch.benchmark_scans import LAUNCHES, Pass, copies, passes
 from griffin_core_torch.devices import made_on, platform, synchronise
 
-__all__ = ["LAUNCHES", "copies", "copy", "matrix_units", "passes", "peers", "products", "threads", "versions"]
+__all__ = [
+    "LAUNCHES",
+    "copies",
+    "copy",
+    "matrix_units",
+    "passes",
+    "peer_passes",
+    "peers",
+    "products",
+    "threads",
+    "versions",
+]
 
 Call = Callable[[], object]
 _SEED = 0
@@ -101,6 +112,13 @@ def peers(path: str, config: GriffinConfig, batch: int, tokens: int, context: in
     from griffin_core_torch import benchmark_peers
 
     return benchmark_peers.installed(path, config, batch, tokens, context)
+
+
+def peer_passes(ops: Collection[str], shape: tuple[int, int, int], dtype: str) -> tuple[Sequence[Pass], list[str]]:
+    """Passes of the installed public kernels that compute ``ops`` on arrays [b t d], and a line on each of them."""
+    from griffin_core_torch import benchmark_scan_beside
+
+    return benchmark_scan_beside.peer_passes(ops, shape, dtype)
 
 
 class _Operands:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -46,6 +46,7 @@ class Entry:
         rate: whether its ratio is the baseline's time over its own (how much of the rate it reaches).
         target: what the ratio must reach.
         flops, moved: work of one unit, for the note.
+        remark: what the note says beside.
     """
 
     contender: Contender
@@ -54,6 +55,7 @@ class Entry:
     target: Target | None = None
     flops: int = 0
     moved: int = 0
+    remark: str = ""
 
     @property
     def name(self) -> str:
@@ -63,12 +65,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a path is measured: the setup, the backend's timers, and whether targets apply."""
+    """How a path is measured: the setup, the backend's timers, whether targets apply, and lines for the report."""
 
     setup: Setup
     timers: ModuleType
     judged: bool
     peers: bool
+    notes: list[str] = field(default_factory=list)
 
     def target(self, path: str) -> Target | None:
         return TARGETS[path] if self.judged else None
@@ -83,9 +86,9 @@ class Plan:
         )
 
     def entry(self, name: str, call: work.Call, versus: str, **options: Any) -> Entry:
-        """An entry of ours: ``per`` and the rest go to the contender and the entry."""
-        per = options.pop("per", 1)
-        return Entry(contender=Contender(name=name, call=call, per=per), versus=versus, **options)
+        """An entry of ours: ``per``, ``limit`` and the rest go to the contender and the entry."""
+        timed = {key: options.pop(key) for key in ("per", "limit") if key in options}
+        return Entry(contender=Contender(name=name, call=call, **timed), versus=versus, **options)
 
     def peer_entries(self, path: str, versus: Callable[[str], str], per: int = 1, rate: bool = False) -> list[Entry]:
         """Entries of the installed peers, none when they are not asked for."""
@@ -181,7 +184,7 @@ def scan(plan: Plan) -> list[Entry]:
 
 
 def device_scan(plan: Plan) -> list[Entry]:
-    """Forward and backward pass of every kernel of the recurrence and the convolution, and a copy for each of them."""
+    """Both passes of every kernel of the recurrence and the convolution, of public ones too, and a copy for each."""
     setup, sizes, timers = plan.setup, plan.setup.sizes, plan.timers
     wanted = registry.requested_kernel(setup.kernel)
     pairs = [
@@ -191,18 +194,33 @@ def device_scan(plan: Plan) -> list[Entry]:
         if wanted in (registry.AUTO, kernel.name)
     ]
     shape = sizes.batch, sizes.tokens, sizes.width
-    found, copied = [], {}
+    found = []
     for one in timers.passes(pairs, shape, setup.dtype):
-        versus = f"copy of {one.moved:,} bytes"
-        copied[versus] = one.moved
         target = device_target(one.name, shape, setup.dtype)
         options = {"per": timers.LAUNCHES, "rate": True, "moved": one.moved, "target": target}
-        found.append(plan.entry(one.name, one.call, versus, **options))
+        found.append(plan.entry(one.name, one.call, _copy_of(one.moved), **options))
+    if plan.peers and hasattr(timers, "peer_passes"):
+        found += _peer_passes(plan, {op for op, _ in pairs}, shape)
     copies = [
-        Entry(contender=Contender(name=name, call=timers.copies(moved), per=timers.LAUNCHES), moved=moved)
-        for name, moved in copied.items()
+        Entry(contender=Contender(name=_copy_of(moved), call=timers.copies(moved), per=timers.LAUNCHES), moved=moved)
+        for moved in dict.fromkeys(entry.moved for entry in found)
     ]
     return [*found, *copies]
+
+
+def _peer_passes(plan: Plan, ops: set[str], shape: tuple[int, int, int]) -> list[Entry]:
+    """The same of the public kernels, without targets; the plan's notes say what differs and which are left out."""
+    beside, lines = plan.timers.peer_passes(ops, shape, plan.setup.dtype)
+    plan.notes.extend(lines)
+    options = {"per": plan.timers.LAUNCHES, "rate": True, "limit": PEER_SECONDS}
+    return [
+        plan.entry(one.name, one.call, _copy_of(one.moved), moved=one.moved, remark=one.remark, **options)
+        for one in beside
+    ]
+
+
+def _copy_of(moved: int) -> str:
+    return f"copy of {moved:,} bytes"
 
 
 ENTRIES: dict[str, Callable[[Plan], list[Entry]]] = {"scan": scan, "prefill": prefill, "decode": decode, "train": train}

@@ -69,7 +69,8 @@ def measure(
         say("checking the kernels against the reference")
         require_conformance(setup, path)
         say("preparing")
-        contenders = entries.ENTRIES[path](Plan(setup, timers, judged, peers))
+        plan = Plan(setup, timers, judged, peers)
+        contenders = entries.ENTRIES[path](plan)
         timings = interleave([entry.contender for entry in contenders], chosen.runs, told=say)
     return Report(
         path=path,
@@ -77,7 +78,7 @@ def measure(
         rows=tuple(_row(entry, timings) for entry in contenders),
         case={"config": label, "backend": name, "kernel": kernel, "dtype": dtype, **dataclasses.asdict(chosen)},
         machine=machine.machine(timers.versions(), threads),
-        notes=_notes(path, timers, timings),
+        notes=(*_notes(path, timers, timings), *plan.notes),
         timings=timings,
     )
 
@@ -129,6 +130,8 @@ def _work(entry: Entry, timing: Timing) -> str:
         parts.append(f"{entry.flops / 1e9:.3g} GFLOP, {entry.flops / timing.median / 1e9:.3g} GFLOP/s")
     if entry.moved:
         parts.append(f"{entry.moved / 1e6:.4g} MB, {entry.moved / timing.median / 1e9:.3g} GB/s")
+    if entry.remark:
+        parts.append(entry.remark)
     return "; ".join(parts)
 
 

@@ -72,5 +72,5 @@ def test_targets(name: str, shape: tuple[int, int, int], dtype: str, limit: floa
 
 
 def test_the_inputs_are_in_the_dtype() -> None:
-    arrays = benchmark_scans._inputs("gated_scan", (1, 2, 3), torch.bfloat16, 0)
+    arrays = benchmark_scans.inputs("gated_scan", (1, 2, 3), torch.bfloat16, 0)
     assert [x.dtype for x in arrays] == [torch.bfloat16] * 3 + [torch.float32]

@@ -62,6 +62,7 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core.cli": {"cyclopts", "rich"},
     "griffin_core_torch": {"torch", "numpy", "ml_dtypes"},
     "griffin_core_torch.benchmark_peers": {"transformers", "recurrentgemma"},
+    "griffin_core_torch.benchmark_scan_adapters": {"accelerated_scan", "fla", "hawk", "mamba_ssm", "transformers"},
     "griffin_core_torch.triton": {"triton"},
     "griffin_core_jax": {"jax", "numpy"},
     "griffin_core_jax.benchmarks": {"jaxlib"},
