@@ -79,6 +79,8 @@ class Kernel:
         supports: None when it can run the call, else the reason why not. Left out, it runs every call but packed
             ones, for which ``forward`` and ``vjp`` need ``starts`` as their last input.
         exact: promises bit-equality with its own single-tile run.
+        approximate: promises less than the bounds of the conformance kit. It runs by name only, and is judged and
+            listed among those to be timed only where it is named.
     """
 
     op: str
@@ -87,6 +89,7 @@ class Kernel:
     vjp: Callable[..., Any] | None = None
     supports: Callable[[KernelCall], str | None] = one_sequence_per_row
     exact: bool = False
+    approximate: bool = False
 
     def __post_init__(self) -> None:
         if self.op not in KERNEL_OPS:

@@ -154,7 +154,7 @@ def select_kernel(backend: str, op: str, call: KernelCall, kernel: str | None = 
     if wanted != AUTO:
         return _named(backend, op, call, wanted, records)
     for record in records:
-        if record.supports(call) is None:
+        if not record.approximate and record.supports(call) is None:
             _announce(backend, record)
             return record
     if _inner(op):
@@ -169,7 +169,7 @@ def packed_kernel(backend: str, op: str, call: KernelCall, kernel: str | None = 
     The operation then runs each sequence alone: that is what ``starts`` means, so nothing is refused here.
     """
     wanted = requested_kernel(kernel)
-    records = [r for r in kernels(backend) if r.op == op and wanted in (AUTO, r.name)]
+    records = [r for r in kernels(backend) if r.op == op and (r.name == wanted or wanted == AUTO and not r.approximate)]
     return next((record for record in records if record.supports(call) is None), None)
 
 

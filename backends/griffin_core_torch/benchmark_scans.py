@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from griffin_core_torch.conv.compose import conv1d
 from griffin_core_torch.devices import made_on, synchronise
-from griffin_core_torch.scan.compose import gated_scan, linear_scan
+from griffin_core_torch.scan.compose import gated_scan, linear_scan, rg_lru
+from griffin_core_torch.triton.rg_lru_ops import PARAMETERS
 
 Call = Callable[[], object]
 Function = Callable[[Sequence[Tensor]], Tensor]
@@ -21,9 +23,10 @@ LAUNCHES = 20
 BEYOND_CACHE = 256_000_000
 """Bytes of inputs that are taken in turn, at least: several times the largest cache of a GPU."""
 TENSORS = {("linear_scan", "forward"): 3, ("gated_scan", "forward"): 4, ("conv1d", "forward"): 2}
+TENSORS |= {("rg_lru", "forward"): 2, ("rg_lru", "backward"): 3}
 TENSORS |= {("linear_scan", "backward"): 5, ("gated_scan", "backward"): 8, ("conv1d", "backward"): 3}
 """[b t d] arrays that a pass has to read or write once each: what its time is compared with."""
-TAPS, DECAY = 4, 0.1
+TAPS, DECAY, BLOCK, COMPOSED = 4, 0.1, 256, "triton"
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,14 @@ class Pass:
 
 
 def passes(kernels: Sequence[tuple[str, str]], shape: tuple[int, int, int], dtype: str) -> Iterator[Pass]:
-    """Both passes of (operation, kernel) pairs on random inputs [b t d], made when asked for."""
+    """Both passes of (operation, kernel) pairs on random inputs [b t d], made when asked for.
+
+    Where a kernel has the gates' products inside, what is composed of products and a kernel stands beside it.
+    """
     kind = getattr(torch, dtype)
     size = shape[0] * shape[1] * shape[2] * kind.itemsize
-    for op, kernel in kernels:
+    composed = [("rg_lru", COMPOSED)] if any(op == "rg_lru" for op, _ in kernels) else []
+    for op, kernel in [*kernels, *composed]:
         function = functools.partial(_run, op, kernel)
         for direction, make in (("forward", forward_call), ("backward", backward_call)):
             moved = TENSORS[op, direction] * size
@@ -79,10 +86,18 @@ def inputs(op: str, shape: tuple[int, int, int], kind: torch.dtype, seed: int) -
         return [draw(*shape), draw(*shape).abs().mul_(-DECAY)]
     if op == "conv1d":
         return [draw(*shape), draw(shape[2], 1, TAPS), draw(shape[2])]
+    if op == "rg_lru":
+        block = math.gcd(shape[2], BLOCK)
+        heads = shape[2] // block
+        gates = [draw(heads, block, block).div_(block**0.5), draw(heads, block)]
+        return [draw(*shape), *gates, *[v.clone() for v in gates], draw(shape[2]).float()]
     return [draw(*shape), draw(*shape), draw(*shape), draw(shape[2]).float()]
 
 
 def _run(op: str, kernel: str, arrays: Sequence[Tensor]) -> Tensor:
+    if op == "rg_lru":
+        fused: Tensor = rg_lru(arrays[0], dict(zip(PARAMETERS, arrays[1:], strict=True)), kernel=kernel)[0]
+        return fused
     function = {"linear_scan": linear_scan, "gated_scan": gated_scan, "conv1d": conv1d}[op]
     y: Tensor = function(*arrays, kernel=kernel)[0]
     return y

@@ -27,7 +27,7 @@ BENCH_110M = GriffinConfig(
 BENCH_NAME = "110m"
 THREADS = 2
 PATHS = ("scan", "prefill", "decode", "train")
-DEVICE_OPS = ("gated_scan", "linear_scan", "conv1d")
+DEVICE_OPS = ("rg_lru", "gated_scan", "linear_scan", "conv1d")
 """What ``scan`` times on a device, forward and backward."""
 
 

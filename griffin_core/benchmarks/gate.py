@@ -43,4 +43,5 @@ def timed_kernels(setup: Setup, path: str) -> list[Kernel]:
 def runnable(setup: Setup, op: str) -> list[Kernel]:
     """The kernels of an operation that can run a prefill of the model here, best first."""
     call = example_call(op, setup.config, device_of(setup.module))
-    return [r for r in registry.kernels(setup.name) if r.op == op and r.supports(call) is None]
+    records = (r for r in registry.kernels(setup.name) if r.op == op and not r.approximate)
+    return [record for record in records if record.supports(call) is None]

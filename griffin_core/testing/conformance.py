@@ -158,8 +158,8 @@ def _registered(name: str, backend: str, module: ModuleType, op: str | None) -> 
 
 
 def _of_backend(operation: Operation, backend: str, module: ModuleType) -> Iterator[Subject]:
-    """Every kernel of the operation, or the operation itself where none stands under it."""
-    records = [record for record in registry.kernels(backend) if record.op == operation.name]
+    """Every kernel of the operation that promises its bounds, or the operation itself where none stands under it."""
+    records = [r for r in registry.kernels(backend) if r.op == operation.name and not r.approximate]
     if not records:
         yield subjects.from_backend(operation, backend, module)
     for record in records:

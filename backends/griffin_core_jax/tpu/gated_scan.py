@@ -158,5 +158,8 @@ def _scan_backward(
 _scan.defvjp(_scan_forward, _scan_backward)
 _compiled = jax.jit(_scan, static_argnums=(0, 1, 2))
 
-KERNELS = (Kernel(OP, plain.PALLAS, gated_scan, None, supports), Kernel(OP, APPROX, approximate, None, supports))
+KERNELS = (
+    Kernel(OP, plain.PALLAS, gated_scan, None, supports),
+    Kernel(OP, APPROX, approximate, None, supports, approximate=True),
+)
 """Best first. ``auto`` takes the first that supports a call, and what supports one of them supports both."""

@@ -141,6 +141,8 @@ KERNELS = (
     Kernel("rg_lru", f"{NAME}-fused", rg_lru, None, multiplied),
     *_records("linear_scan", linear_scan),
     *_records("gated_scan", gated_scan),
-    Kernel("gated_scan", f"{NAME}-approx", functools.partial(gated_scan, cell="approx"), None, supports),
+    Kernel(
+        "gated_scan", f"{NAME}-approx", functools.partial(gated_scan, cell="approx"), None, supports, approximate=True
+    ),
     Kernel("conv1d", NAME, conv1d, None, supports),
 )
