@@ -61,7 +61,7 @@ def make_call(
         marks: "documents": they start within rows, and the first row ends with padding; "packed": a row of
             ``SEQUENCES`` sequences (b is 1).
     """
-    batch, time, width = shape
+    batch, _, width = shape
     rows, kind = SEQUENCES if marks == "packed" else batch, getattr(torch, dtype)
 
     def draw(seed: int, *size: int, wanted: torch.dtype = kind, shift: float = 0.0) -> Tensor:

@@ -7,7 +7,9 @@ import triton.language as tl
 
 from griffin_core_torch.triton.loading import device
 
-_special = device("special")  # in the form that is in force while this file is loaded: ``sweeps`` loads it once for each
+_special = device(
+    "special"
+)  # in the form that is in force while this file is loaded: ``sweeps`` loads it once for each
 exp2, exp, reciprocal, rsqrt = _special.exp2, _special.exp, _special.reciprocal, _special.rsqrt
 tanh, narrow = _special.tanh, _special.narrow
 

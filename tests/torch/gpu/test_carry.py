@@ -33,8 +33,8 @@ def test_launches_on_several_streams(key: tuple[str, str], shape: tuple[int, int
 
 
 def test_replays_of_two_graphs_on_two_streams() -> None:
-    for first, second in ((0, 1), (2, 3)):
-        calls = [make_call(RECORDS[key], shape, "cuda", dtype) for key, shape, dtype in (CHAINED[first], CHAINED[second])]
+    for pair in (CHAINED[:2], CHAINED[2:]):
+        calls = [make_call(RECORDS[key], shape, "cuda", dtype) for key, shape, dtype in pair]
         assert carry.replayed([call.values for call in calls], "cuda", COUNT, *GRAPH_MEMORY) == 0
 
 
