@@ -13,6 +13,7 @@ from griffin_core import registry
 from griffin_core.protocol import Kernel
 from griffin_core.testing import Case, Report, assert_close, bounds, judge
 from griffin_core.testing.operations import OPERATIONS
+from griffin_core.testing.properties import BY_NAME
 from griffin_core.testing.subjects import from_kernel
 from griffin_core.testing.trial import Trial
 from griffin_core_torch.triton.records import GATE_ERROR
@@ -21,6 +22,15 @@ from tests.torch.gpu.calls import RECORDS, Call, Tree, make_call
 ROUGH = ("gated_scan", "triton-approx")
 """It states errors of its own, which the kit's bounds have no room for."""
 DECAYS = ("1e-1", "1e-3", "1e-6")
+FUSED = ("rg_lru", "triton-fused")
+_MIXED = Case(b=2, t=300, d=96, dtype="bfloat16", decay="mixed", resets="edges", carry=True, pads=3, cut=129, blocks=2)
+FUSED_CASES = (
+    _MIXED,
+    _MIXED.replace(t=256, d=256, resets="none", pads=0, blocks=1),
+    _MIXED.replace(b=1, t=17, d=70, dtype="float16", decay="1e-3", cut=5),
+    _MIXED.replace(t=40, d=51, decay="1e-6", resets="random", carry=False, cut=39, blocks=3),
+)
+"""16 bits and 16 or more channels in a block: what its matrix units take, in whole blocks and in parts."""
 NEAR, NEAR_ROUGH, NEAR_COARSE = 1e-4, 5e-3, 0.03
 """Of the largest element: float32, rough gates, and results and gates' gradients that are stored in bfloat16."""
 RUNNING = {key: kernel for key, kernel in RECORDS.items() if key != ROUGH}
@@ -30,6 +40,20 @@ def judged(kernel: Kernel, device: str, profile: str, properties: Iterable[str] 
     """``griffin verify --backend torch --device DEVICE --kernel NAME --op OP --profile PROFILE``."""
     with registry.on_device("torch", device):
         return judge(kernel.name, backend="torch", op=kernel.op, profile=profile, properties=properties)
+
+
+def whole_kit(kernel: Kernel, case: Case, device: str, names: Iterable[str] = BY_NAME) -> None:
+    """Properties on one case: for a kernel that refuses most of the small ones that the kit begins with.
+
+    Raises:
+        AssertionError: one does not hold.
+    """
+    operation = OPERATIONS[kernel.op]
+    with registry.on_device("torch", device):
+        trial = Trial(from_kernel(kernel, operation, "torch", backend, ""), case)
+        for name in names:
+            if BY_NAME[name].applies(operation):
+                BY_NAME[name].check(trial)
 
 
 def rough_gates(device: str, decay: str, shape: tuple[int, int, int]) -> None:

@@ -39,8 +39,9 @@ def test_replays_of_two_graphs_on_two_streams() -> None:
 
 
 def test_new_memory_is_poisoned() -> None:
+    torch.cuda.empty_cache()  # what other proofs left is given back
     carry.poison("cuda", *MEMORY)
-    for words in (100, 5_000, 200_000):
+    for words in (1_000, 5_000, 200_000):
         found = torch.empty(words, dtype=torch.int64, device="cuda")
         assert ((found == carry.STALE) | (found == carry.ALL_ONES)).all()
 

@@ -11,8 +11,8 @@ from tests.torch.gpu import whole
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]  # PyTorch's own, of tracing and of groups
 
-NEAR = 1e-4
-"""Compiled sums run in another order."""
+NEAR, NEAR_SHARDED = 1e-4, 1e-5
+"""Compiled sums run in another order; a gathered weight may lie so that a product takes another algorithm."""
 
 
 def test_a_model_is_one_graph_forward_and_backward() -> None:
@@ -34,6 +34,6 @@ def test_sharded_parameters_change_nothing(kernel: str, tmp_path: Path) -> None:
     with whole.alone("cuda", tmp_path):
         whole.shard(module, "cuda")
         found = whole.loss_of(module, kernel, "cuda")()
-        assert torch.equal(found, expected)
+        torch.testing.assert_close(found, expected, rtol=NEAR_SHARDED, atol=0.0)
         got = whole.gradients(module, found)
-    whole.close(got, wanted, 1e-6)
+    whole.close(got, wanted, NEAR_SHARDED)

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from griffin_core.testing import Case
 from tests.torch.gpu.calls import RECORDS
-from tests.torch.gpu.judged import DECAYS, RUNNING, judged, packed_beside_eager, rough_gates
+from tests.torch.gpu.judged import (
+    DECAYS,
+    FUSED,
+    FUSED_CASES,
+    RUNNING,
+    judged,
+    packed_beside_eager,
+    rough_gates,
+    whole_kit,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -16,6 +26,11 @@ def test_the_thorough_kit(key: tuple[str, str]) -> None:
     assert report.passed, str(report)
     if key[0] != "rg_lru":  # which refuses float32
         assert all(record.refused == {} for record in report.records), str(report)
+
+
+@pytest.mark.parametrize("case", FUSED_CASES, ids=str)
+def test_every_property_on_cases_that_matrix_units_take(case: Case) -> None:
+    whole_kit(RECORDS[FUSED], case, "cuda")
 
 
 @pytest.mark.parametrize("decay", DECAYS)
