@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-from griffin_core import registry
 from griffin_core_torch.triton.loading import absent
 
 
@@ -23,10 +20,3 @@ def _card() -> None:
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
-
-
-@pytest.fixture
-def on_card() -> Iterator[str]:
-    """The device, on which the backend makes its arrays inside the test."""
-    with registry.on_device("torch", "cuda"):
-        yield "cuda"
