@@ -11,12 +11,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 # Extra arguments of the last command, as in: make demo ARGS="--seconds 60"
 ARGS ?=
 
-.PHONY: help demo test prove lint docs bench clean
+.PHONY: help demo test prove gpu gpu-sanitize compute-sanitizer lint docs bench clean
 
 help:
 	@echo "make demo    train a small model on real text, generate from it, verify it (under 10 minutes)"
 	@echo "make test    the tests (PYTHON=python3.12 chooses the interpreter)"
 	@echo "make prove   the long proofs: thorough properties, kills, soaks"
+	@echo "make gpu     the proofs that need a CUDA device; make gpu-sanitize: kernels under compute-sanitizer"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the documentation, into site/"
 	@echo "make bench   timings beside bare matrix products and a copy"
@@ -25,10 +26,24 @@ demo: $(VENV)/.ready
 	$(BIN)/griffin demo $(ARGS)
 
 test: $(VENV)/.test
-	$(PYTEST) -m "not prove" $(ARGS)
+	$(PYTEST) -m "not prove and not gpu" $(ARGS)
 
 prove: $(VENV)/.test
 	GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove $(ARGS)
+
+# On a card, with whatever PyTorch the environment has: its build for processors skips them all.
+gpu: $(VENV)/.test
+	$(PYTEST) -m gpu $(ARGS)
+
+# Without the allocator's cache every array ends where its allocation ends, so a step beyond it is seen.
+gpu-sanitize: compute-sanitizer $(VENV)/.test
+	set -e; for tool in memcheck racecheck initcheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+	    $(BIN)/python -m tests.torch.gpu.sanitize; \
+	done
+
+compute-sanitizer:
+	@command -v $@ >/dev/null || { echo "$@ is not on PATH; it comes with NVIDIA's CUDA toolkit"; exit 1; }
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
