@@ -169,7 +169,9 @@ def packed_kernel(backend: str, op: str, call: KernelCall, kernel: str | None = 
     The operation then runs each sequence alone: that is what ``starts`` means, so nothing is refused here.
     """
     wanted = requested_kernel(kernel)
-    records = [r for r in kernels(backend) if r.op == op and (r.name == wanted or wanted == AUTO and not r.approximate)]
+    records = [
+        r for r in kernels(backend) if r.op == op and (r.name == wanted or (wanted == AUTO and not r.approximate))
+    ]
     return next((record for record in records if record.supports(call) is None), None)
 
 

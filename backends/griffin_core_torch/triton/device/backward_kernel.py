@@ -80,6 +80,44 @@ def walk_back(
 
 
 @triton.jit
+def run_tile_back(
+    xs, ys, zs, at_x, at_y, at_z, at_dx, at_dy, at_dz, param, h0, marks, begins, ends, slots, states, dout, dlast, dh0,
+    drate, given, words, tile, row, channels, inside, index, first, time, width, tiles, saved, dout_batch,
+    x_time: tl.constexpr, y_time: tl.constexpr, z_time: tl.constexpr, dout_time: tl.constexpr, dx_time: tl.constexpr,
+    dy_time: tl.constexpr, dz_time: tl.constexpr, ROWS: tl.constexpr, AGAIN: tl.constexpr, SEGMENTS: tl.constexpr,
+    WHOLE: tl.constexpr, MARKS: tl.constexpr, PACKED: tl.constexpr, HAS_H0: tl.constexpr, SLOTS: tl.constexpr,
+    CELL: tl.constexpr, ENTRY: tl.constexpr, CARRY: tl.constexpr, BODY: tl.constexpr,
+):  # fmt: skip
+    """Back over a tile whose inputs are there, as ``ENTRY`` takes them; they are read again from ``at_x``, ..."""
+    dys = load_rows(
+        pointers(dout, dout_batch, dout_time, row, first, channels), dout_time, first, time, inside, ROWS, WHOLE, 0.0
+    )  # fmt: skip
+    starting = load_sequences(begins, first, time, ROWS, PACKED)
+    marked = load_marks(marks + row * time, starting, first, time, ROWS, MARKS, PACKED)
+    scale = load_rate(param, channels, inside, CELL, BODY)
+    logs, decays, inputs, cuts = entries(
+        xs, ys, zs, marked, starting, h0, channels, inside, scale, width, ROWS, MARKS, PACKED, HAS_H0, ENTRY, BODY
+    )
+    spot = states + (row * saved + first // ROWS)[:, None] * width + channels
+    befores = states_before(spot, first, time, inside, decays, inputs, cuts, ROWS, MARKS, PACKED)
+    dys = cotangents(dys, marked, ends, dlast, first, time, channels, inside, width, ROWS, MARKS, PACKED)
+    e = from_zero_back(dys, decays, cuts, ROWS, MARKS, PACKED)
+    total, e = tl.associative_scan((add_up(logs, cuts, ROWS, MARKS, PACKED), e), 0, joined)
+    at = (row * tiles + tile) * width + channels + index[:, None] * 0
+    c = incoming_back(tile, tiles, row, at, channels, inside, words, given, dlast, slots, width, CARRY, SLOTS, PACKED)
+    final = (index[:, None] == SEGMENTS - 1) & inside
+    e = join(total, e, c)
+    outgoing_back(e, tile, row, at, channels, final, words, dh0, slots, width, CARRY, SLOTS, PACKED)
+    if ENTRY != CELL:
+        tl.debug_barrier()  # other threads of the program wrote the inputs that this one reads again
+    walk_back(
+        shifted(e, c, index, SEGMENTS), marked, starting, decays, dys, befores, cuts, at_x, at_y, at_z, h0, at_dx,
+        at_dy, at_dz, dh0, drate + at, scale, first, channels, inside, final, time, width, x_time, y_time, z_time,
+        dx_time, dy_time, dz_time, ROWS, AGAIN, WHOLE, MARKS, PACKED, HAS_H0, CELL, BODY,
+    )  # fmt: skip
+
+
+@triton.jit
 def backward_kernel(
     x, y, z, param, h0, marks, begins, ends, slots, states, dout, dlast, dx, dy, dz, dh0, drate, given, words, ticket,
     batch, time, width, tiles, saved, x_batch, y_batch, z_batch, dout_batch,
@@ -97,30 +135,10 @@ def backward_kernel(
     at_y = pointers(y, y_batch, y_time, row, first, channels)
     at_z = pointers(z, z_batch, z_time, row, first, channels)
     xs, ys, zs = load_inputs(at_x, at_y, at_z, x_time, y_time, z_time, first, time, inside, ROWS, WHOLE, CELL)
-    at_dout = pointers(dout, dout_batch, dout_time, row, first, channels)
-    dys = load_rows(at_dout, dout_time, first, time, inside, ROWS, WHOLE, 0.0)
-    starting = load_sequences(begins, first, time, ROWS, PACKED)
-    marked = load_marks(marks + row * time, starting, first, time, ROWS, MARKS, PACKED)
-    scale = load_rate(param, channels, inside, CELL, BODY)
-    logs, decays, inputs, cuts = entries(
-        xs, ys, zs, marked, starting, h0, channels, inside, scale, width, ROWS, MARKS, PACKED, HAS_H0, CELL, BODY
-    )
-    spot = states + (row * saved + first // ROWS)[:, None] * width + channels
-    befores = states_before(spot, first, time, inside, decays, inputs, cuts, ROWS, MARKS, PACKED)
-    dys = cotangents(dys, marked, ends, dlast, first, time, channels, inside, width, ROWS, MARKS, PACKED)
-    e = from_zero_back(dys, decays, cuts, ROWS, MARKS, PACKED)
-    total, e = tl.associative_scan((add_up(logs, cuts, ROWS, MARKS, PACKED), e), 0, joined)
-    at = (row * tiles + tile) * width + channels + index[:, None] * 0
-    c = incoming_back(tile, tiles, row, at, channels, inside, words, given, dlast, slots, width, CARRY, SLOTS, PACKED)
-    final = (index[:, None] == SEGMENTS - 1) & inside
-    e = join(total, e, c)
-    outgoing_back(e, tile, row, at, channels, final, words, dh0, slots, width, CARRY, SLOTS, PACKED)
-    stride = time.to(tl.int64) * grad_time
-    at_dx = pointers(dx, stride, grad_time, row, first, channels)
-    at_dy = pointers(dy, stride, grad_time, row, first, channels)
-    walk_back(
-        shifted(e, c, index, SEGMENTS), marked, starting, decays, dys, befores, cuts,
-        at_x, at_y, at_z, h0, at_dx, at_dy, pointers(dz, stride, grad_time, row, first, channels), dh0, drate + at,
-        scale, first, channels, inside, final, time, width, x_time, y_time, z_time, grad_time, grad_time, grad_time,
-        ROWS, AGAIN, WHOLE, MARKS, PACKED, HAS_H0, CELL, BODY,
+    spot = pointers(0, time.to(tl.int64) * grad_time, grad_time, row, first, channels)
+    run_tile_back(
+        xs, ys, zs, at_x, at_y, at_z, dx + spot, dy + spot, dz + spot, param, h0, marks, begins, ends, slots, states,
+        dout, dlast, dh0, drate, given, words, tile, row, channels, inside, index, first, time, width, tiles, saved,
+        dout_batch, x_time, y_time, z_time, dout_time, grad_time, grad_time, grad_time,
+        ROWS, AGAIN, SEGMENTS, WHOLE, MARKS, PACKED, HAS_H0, SLOTS, CELL, CELL, CARRY, BODY,
     )  # fmt: skip

@@ -64,23 +64,14 @@ def write(
 
 
 @triton.jit
-def forward_kernel(
-    x, y, z, param, h0, marks, begins, ends, slots, out, last, states, states_in, words, ticket,
-    batch, time, width, tiles, saved, x_batch, y_batch, z_batch, out_batch,
-    x_time: tl.constexpr, y_time: tl.constexpr, z_time: tl.constexpr, out_time: tl.constexpr,
-    ROWS: tl.constexpr, SEGMENTS: tl.constexpr, WIDTH: tl.constexpr, EVERY: tl.constexpr, WHOLE: tl.constexpr,
-    MARKS: tl.constexpr, PACKED: tl.constexpr, HAS_H0: tl.constexpr, SLOTS: tl.constexpr,
-    CELL: tl.constexpr, CARRY: tl.constexpr, BODY: tl.constexpr,
+def run_tile(
+    xs, ys, zs, param, h0, marks, begins, ends, slots, out, last, states, states_in, words, tile, row, channels, inside,
+    index, first, time, width, tiles, saved, out_batch, out_time: tl.constexpr,
+    ROWS: tl.constexpr, SEGMENTS: tl.constexpr, EVERY: tl.constexpr, WHOLE: tl.constexpr, MARKS: tl.constexpr,
+    PACKED: tl.constexpr, HAS_H0: tl.constexpr, SLOTS: tl.constexpr, CELL: tl.constexpr, CARRY: tl.constexpr,
+    BODY: tl.constexpr,
 ):  # fmt: skip
-    """One tile; arguments as ``passes`` gives them. ``EVERY``: tokens between saved states, or 0; divides ``ROWS``."""
-    tile, row, channels, index, first = place(ticket, width, batch, SEGMENTS, ROWS, WIDTH, CARRY != "given")
-    inside = channels < width
-    xs, ys, zs = load_inputs(
-        pointers(x, x_batch, x_time, row, first, channels),
-        pointers(y, y_batch, y_time, row, first, channels),
-        pointers(z, z_batch, z_time, row, first, channels),
-        x_time, y_time, z_time, first, time, inside, ROWS, WHOLE, CELL,
-    )  # fmt: skip
+    """The recurrence over a tile whose inputs are there."""
     starting = load_sequences(begins, first, time, ROWS, PACKED)
     marked = load_marks(marks + row * time, starting, first, time, ROWS, MARKS, PACKED)
     scale = load_rate(param, channels, inside, CELL, BODY)
@@ -103,4 +94,29 @@ def forward_kernel(
     write(
         h, marked, decays, inputs, cuts, ends, out, last, states, row, first, channels, inside, time, width, saved,
         out_batch, out_time, ROWS, EVERY, WHOLE, MARKS, PACKED, BODY,
+    )  # fmt: skip
+
+
+@triton.jit
+def forward_kernel(
+    x, y, z, param, h0, marks, begins, ends, slots, out, last, states, states_in, words, ticket,
+    batch, time, width, tiles, saved, x_batch, y_batch, z_batch, out_batch,
+    x_time: tl.constexpr, y_time: tl.constexpr, z_time: tl.constexpr, out_time: tl.constexpr,
+    ROWS: tl.constexpr, SEGMENTS: tl.constexpr, WIDTH: tl.constexpr, EVERY: tl.constexpr, WHOLE: tl.constexpr,
+    MARKS: tl.constexpr, PACKED: tl.constexpr, HAS_H0: tl.constexpr, SLOTS: tl.constexpr,
+    CELL: tl.constexpr, CARRY: tl.constexpr, BODY: tl.constexpr,
+):  # fmt: skip
+    """One tile; arguments as ``passes`` gives them. ``EVERY``: tokens between saved states, or 0; divides ``ROWS``."""
+    tile, row, channels, index, first = place(ticket, width, batch, SEGMENTS, ROWS, WIDTH, CARRY != "given")
+    inside = channels < width
+    xs, ys, zs = load_inputs(
+        pointers(x, x_batch, x_time, row, first, channels),
+        pointers(y, y_batch, y_time, row, first, channels),
+        pointers(z, z_batch, z_time, row, first, channels),
+        x_time, y_time, z_time, first, time, inside, ROWS, WHOLE, CELL,
+    )  # fmt: skip
+    run_tile(
+        xs, ys, zs, param, h0, marks, begins, ends, slots, out, last, states, states_in, words, tile, row, channels,
+        inside, index, first, time, width, tiles, saved, out_batch, out_time,
+        ROWS, SEGMENTS, EVERY, WHOLE, MARKS, PACKED, HAS_H0, SLOTS, CELL, CARRY, BODY,
     )  # fmt: skip

@@ -9,12 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .backward import cotangents, from_zero_back, states_before
-from .backward_kernel import incoming_back, outgoing_back, walk_back
-from .cells import load_rate
-from .forward import add_up, entries, join, joined, shifted
+from .backward_kernel import run_tile_back
 from .gates import block_place, gated_inputs
-from .rows import load_marks, load_rows, load_sequences, pointers
+from .rows import pointers
 
 
 @triton.jit
@@ -37,31 +34,12 @@ def rg_lru_backward_kernel(
         x, weight_x, bias_x, weight_a, bias_a, marks + row * time, dgates, row, head, part, first, time, x_batch,
         gates_batch, x_time, dgates_time, BLOCK, SEGMENTS, ROWS, LEVELS, WIDTH, WHOLE, MARKS, True, BODY,
     )  # fmt: skip
-    starting = load_sequences(begins, first, time, ROWS, PACKED)
-    marked = load_marks(marks + row * time, starting, first, time, ROWS, MARKS, PACKED)
-    scale = load_rate(param, channels, inside, "gated", BODY)
-    logs, decays, inputs, cuts = entries(
-        news, news, zs, marked, starting, h0, channels, inside, scale, width, ROWS, MARKS, PACKED, HAS_H0, "half", BODY
-    )
-    spot = states + (row * saved + first // ROWS)[:, None] * width + channels
-    befores = states_before(spot, first, time, inside, decays, inputs, cuts, ROWS, MARKS, PACKED)
-    at_dout = pointers(dout, dout_batch, dout_time, row, first, channels)
-    dys = load_rows(at_dout, dout_time, first, time, inside, ROWS, WHOLE, 0.0)
-    dys = cotangents(dys, marked, ends, dlast, first, time, channels, inside, width, ROWS, MARKS, PACKED)
-    e = from_zero_back(dys, decays, cuts, ROWS, MARKS, PACKED)
-    total, e = tl.associative_scan((add_up(logs, cuts, ROWS, MARKS, PACKED), e), 0, joined)
-    at = (row * tiles + tile) * width + channels + index[:, None] * 0
-    c = incoming_back(tile, tiles, row, at, channels, inside, words, words, dlast, slots, width, CARRY, SLOTS, PACKED)
-    final = (index[:, None] == SEGMENTS - 1) & inside
-    e = join(total, e, c)
-    outgoing_back(e, tile, row, at, channels, final, words, dh0, slots, width, CARRY, SLOTS, PACKED)
-    tl.debug_barrier()  # other threads of the program wrote the gates that this one reads
     at_x = pointers(x, x_batch, x_time, row, first, channels)
     at_dx = pointers(dx, time.to(tl.int64) * dx_time, dx_time, row, first, channels)
     at_gates = pointers(dgates, gates_batch, dgates_time, row, first, 2 * head * BLOCK + columns)
-    walk_back(
-        shifted(e, c, index, SEGMENTS), marked, starting, decays, dys, befores, cuts, at_x, at_gates, at_gates + BLOCK,
-        h0, at_dx, at_gates, at_gates + BLOCK, dh0, drate + at, scale, first, channels, inside, final, time, width,
-        x_time, dgates_time, dgates_time, dx_time, dgates_time, dgates_time,
-        ROWS, AGAIN, WHOLE, MARKS, PACKED, HAS_H0, "gated", BODY,
+    run_tile_back(
+        news, news, zs, at_x, at_gates, at_gates + BLOCK, at_dx, at_gates, at_gates + BLOCK, param, h0, marks, begins,
+        ends, slots, states, dout, dlast, dh0, drate, words, words, tile, row, channels, inside, index, first, time,
+        width, tiles, saved, dout_batch, x_time, dgates_time, dgates_time, dout_time, dx_time, dgates_time, dgates_time,
+        ROWS, AGAIN, SEGMENTS, WHOLE, MARKS, PACKED, HAS_H0, SLOTS, "gated", "half", CARRY, BODY,
     )  # fmt: skip
