@@ -14,6 +14,7 @@ import pytest
 from griffin_core import numpy_backend, registry
 from griffin_core.errors import BackendError, KernelNotSupported
 from griffin_core.protocol import FUNCTIONS, Kernel, KernelCall, capability, check_backend
+from griffin_core.testing import conformance
 
 CALL = KernelCall(shapes={"x": (1, 2, 3)}, dtypes={"x": "float32"})
 AddEntries = Callable[..., None]
@@ -149,6 +150,21 @@ def test_auto_takes_the_first_that_supports_the_call(kernels_of_numpy: None) -> 
     assert chosen is not None
     assert chosen.name == "reference"
     assert registry.requested_kernel("loop") == "loop"
+
+
+def test_an_approximate_kernel_runs_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    rough = Kernel("linear_scan", "rough", lambda *inputs: inputs, supports=lambda call: None, approximate=True)
+    records = (rough, *registry.kernels("numpy"))
+    monkeypatch.setattr(registry, "kernels", lambda backend: records)
+    chosen = registry.select_kernel("numpy", "linear_scan", CALL)
+    assert chosen is not None
+    assert chosen.name == "reference"
+    assert registry.select_kernel("numpy", "linear_scan", CALL, "rough") is rough
+    assert registry.packed_kernel("numpy", "linear_scan", CALL) is not rough
+    assert registry.packed_kernel("numpy", "linear_scan", CALL, "rough") is rough
+    subjects = conformance.subjects_of(None, "numpy", numpy_backend, "linear_scan")
+    assert all("rough" not in subject.label for subject in subjects)
+    assert len(list(conformance.subjects_of("rough", "numpy", numpy_backend, None))) == 1
 
 
 def test_named_kernels_run_or_raise(kernels_of_numpy: None, monkeypatch: pytest.MonkeyPatch) -> None:
