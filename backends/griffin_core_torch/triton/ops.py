@@ -95,7 +95,8 @@ def _(x, y, z, param, h0, marks, starts, states, dout, dlast, cell, carry, save)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.cell, ctx.carry, ctx.save = inputs
+    *tensors, cell, ctx.carry, ctx.save = inputs
+    ctx.cell = "gated" if cell == "approx" else cell  # the way back has instructions to spare
     ctx.save_for_backward(*tensors, output[2])
 
 

@@ -152,7 +152,8 @@ def block_plan(shape: tuple[int, ...], block: int, rows: int) -> Plan:
     if _fixed is not None:
         return dataclasses.replace(_fixed, carry="aggregate")
     segments = max(min(8, _power(-(-time // rows))), MATRIX // rows)
-    return Plan(rows, segments, max(min(BLOCK_WIDTH, _power(block)), MATRIX), "aggregate")
+    widest = BLOCK_WIDTH // 2 if rows == PACKED_ROWS else BLOCK_WIDTH  # every token may start and end a sequence
+    return Plan(rows, segments, max(min(widest, _power(block)), MATRIX), "aggregate")
 
 
 def conv_plan(shape: tuple[int, ...], back: bool = False) -> Plan:

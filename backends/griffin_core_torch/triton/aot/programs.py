@@ -49,7 +49,6 @@ def programs() -> tuple[Program, ...]:
         for direction, carry in (("forward", "exact"), ("forward", "aggregate"), ("backward", "aggregate"))
     ]
     for direction, carry in (("forward", "exact"), ("backward", "aggregate")):
-        found += [_scan("approx", direction, carry, "bf16")]
         found += [_scan("gated", direction, carry, "fp32"), _scan("gated", direction, carry, "bf16", "positions")]
         found += [_scan("linear", direction, carry, "bf16", "reset"), _scan("gated", direction, "given", "bf16")]
         found += [_scan("gated", direction, carry, "bf16", "start", packed=True)]
@@ -58,6 +57,7 @@ def programs() -> tuple[Program, ...]:
     for kind, packed in (("none", False), ("positions", False), ("start", True)):
         found += [_fused(direction, kind, packed) for direction in ("forward", "backward")]
     found += [_step(dtype, rows) for dtype in ("bf16", "fp32") for rows in (1, BATCH_ROWS)]
+    found += [_scan("approx", "forward", "exact", "bf16")]
     norm = {"WIDTH": 1 << (WIDTH_ALL - 1).bit_length()}
     found += [Program("norm/bf16", "token_kernels", "norm_kernel", "bf16", 4, norm["WIDTH"] // 128, norm)]
     product = {"WIDTH": PRODUCT_WIDTH}
@@ -99,7 +99,8 @@ def _fused(direction: str, kind: str, packed: bool) -> Program:
     plan = block_plan((1, WIDTH_ALL, WIDTH_ALL), GATE_BLOCK, rows)
     cut = {"BLOCK": GATE_BLOCK, "LEVELS": rows.bit_length() - 1, "EVERY": rows, "SLOTS": False, "AGAIN": AGAIN}
     strides = {"out_time": WIDTH_ALL, "dout_time": WIDTH_ALL, "dx_time": WIDTH_ALL, "dgates_time": 2 * WIDTH_ALL}
-    constants = {**_common("gated", kind, rows, plan.segments, packed), **cut, **strides, "CARRY": plan.carry}
+    constants = {**_common("gated", kind, rows, plan.segments, packed), **cut, **strides}
+    constants |= {"CARRY": plan.carry, "WIDTH": plan.width}
     key = f"rg_lru/{direction}/bf16" + ("" if kind == "none" else f"/{kind}") + "/packed" * packed
     name = "rg_lru_kernel" if direction == "forward" else "rg_lru_backward_kernel"
     return Program(key, name, name, "bf16", plan.segments, rows * plan.width // 32, constants)

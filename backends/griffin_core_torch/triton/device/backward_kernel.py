@@ -111,8 +111,8 @@ def run_tile_back(
     if ENTRY != CELL:
         tl.debug_barrier()  # other threads of the program wrote the inputs that this one reads again
     walk_back(
-        shifted(e, c, index, SEGMENTS), marked, starting, decays, dys, befores, cuts, at_x, at_y, at_z, h0, at_dx,
-        at_dy, at_dz, dh0, drate + at, scale, first, channels, inside, final, time, width, x_time, y_time, z_time,
+        shifted(e, c, index, SEGMENTS, CELL != "linear"), marked, starting, decays, dys, befores, cuts,
+        at_x, at_y, at_z, h0, at_dx, at_dy, at_dz, dh0, drate + at, scale, first, channels, inside, final, time, width, x_time, y_time, z_time,
         dx_time, dy_time, dz_time, ROWS, AGAIN, WHOLE, MARKS, PACKED, HAS_H0, CELL, BODY,
     )  # fmt: skip
 
@@ -135,10 +135,13 @@ def backward_kernel(
     at_y = pointers(y, y_batch, y_time, row, first, channels)
     at_z = pointers(z, z_batch, z_time, row, first, channels)
     xs, ys, zs = load_inputs(at_x, at_y, at_z, x_time, y_time, z_time, first, time, inside, ROWS, WHOLE, CELL)
-    spot = pointers(0, time.to(tl.int64) * grad_time, grad_time, row, first, channels)
+    stride = time.to(tl.int64) * grad_time
+    at_dx = pointers(dx, stride, grad_time, row, first, channels)
+    at_dy = pointers(dy, stride, grad_time, row, first, channels)
+    at_dz = pointers(dz, stride, grad_time, row, first, channels)
     run_tile_back(
-        xs, ys, zs, at_x, at_y, at_z, dx + spot, dy + spot, dz + spot, param, h0, marks, begins, ends, slots, states,
-        dout, dlast, dh0, drate, given, words, tile, row, channels, inside, index, first, time, width, tiles, saved,
-        dout_batch, x_time, y_time, z_time, dout_time, grad_time, grad_time, grad_time,
+        xs, ys, zs, at_x, at_y, at_z, at_dx, at_dy, at_dz, param, h0, marks, begins, ends, slots, states, dout, dlast,
+        dh0, drate, given, words, tile, row, channels, inside, index, first, time, width, tiles, saved, dout_batch,
+        x_time, y_time, z_time, dout_time, grad_time, grad_time, grad_time,
         ROWS, AGAIN, SEGMENTS, WHOLE, MARKS, PACKED, HAS_H0, SLOTS, CELL, CELL, CARRY, BODY,
     )  # fmt: skip

@@ -118,10 +118,17 @@ def joined(total, state, next_total, next_state):
 
 
 @triton.jit
-def shifted(after, c, index, SEGMENTS: tl.constexpr):
-    """What stands before each segment, from what stands after each and ``c`` before the first; [segments, width]."""
+def shifted(after, c, index, SEGMENTS: tl.constexpr, GATHER: tl.constexpr):
+    """What stands before each segment, from what stands after each and ``c`` before the first; [segments, width].
+
+    ``GATHER`` needs few registers, but Triton takes the layout that it likes for all that follows, and computes the
+    inputs of the recurrence twice where that is not theirs.
+    """
     if SEGMENTS == 1:
         found = c
+    elif GATHER:
+        source = tl.broadcast_to(tl.maximum(index - 1, 0)[:, None], after.shape)
+        found = tl.where(index[:, None] == 0, c, tl.gather(after, source, 0))
     else:
         before = index[:, None] == tl.arange(0, SEGMENTS)[None, :] + 1  # [to, from]
         found = tl.reduce(tl.where(before[:, :, None], after[None, :, :], 0.0), 1, add)

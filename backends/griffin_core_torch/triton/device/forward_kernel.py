@@ -90,7 +90,7 @@ def run_tile(
     final = (index[:, None] == SEGMENTS - 1) & inside
     outgoing(after, tile, tiles, row, at, channels, final, words, last, slots, width, CARRY, SLOTS, PACKED)
     if CARRY != "exact":
-        h = shifted(after, c, index, SEGMENTS)
+        h = shifted(after, c, index, SEGMENTS, False)
     write(
         h, marked, decays, inputs, cuts, ends, out, last, states, row, first, channels, inside, time, width, saved,
         out_batch, out_time, ROWS, EVERY, WHOLE, MARKS, PACKED, BODY,
