@@ -19,14 +19,11 @@ from griffin_core.config import GriffinConfig
 from griffin_core.errors import GriffinError, KernelNotSupported
 from griffin_core.layouts.params import parameter_count
 from griffin_core.presets import PRESETS, preset
-from griffin_core.protocol import CONV_OP, KERNEL_OPS, KernelCall
+from griffin_core.protocol import CONV_OP, KERNEL_OPS, example_call
 from griffin_core.text.tokenizer import from_files
 
 TOKENS = 2048
 """Tokens for which memory is estimated: the length of a training row, and the capacity of a global layer."""
-CALL = (1, 256)
-"""Rows and tokens of the call for which kernels are chosen."""
-
 DTYPES = ("float32", "bfloat16")
 
 
@@ -169,27 +166,6 @@ def _operation(backend: str, op: str, config: GriffinConfig, device: str) -> dic
     except KernelNotSupported as error:
         chosen, problem = None, str(error)
     return {"op": op, "runs": None if chosen is None else chosen.name, "problem": problem, "kernels": reasons}
-
-
-def example_call(op: str, config: GriffinConfig, device: str = "cpu") -> KernelCall:
-    """The call of an operation in prefill: shapes and dtypes as a backend would state them."""
-    b, t = CALL
-    d, h, k, w = config.lru_width, config.gate_blocks, config.block_width, config.conv_width
-    row, gates = (b, t, d), {"recurrent_param": (d,)}
-    shapes: dict[str, tuple[int, ...]] = {"x": row}
-    if op == "linear_scan":
-        shapes |= {"log_a": row}
-    elif op == "gated_scan":
-        shapes |= {"gate_x": row, "gate_a": row, **gates}
-    elif op == CONV_OP:
-        shapes |= {"weight": (d, 1, w), "bias": (d,)}
-    else:
-        for gate in ("input_gate", "recurrent_gate"):
-            shapes |= {f"{gate}_weight": (h, k, k), f"{gate}_bias": (h, k)}
-        shapes |= gates
-    if op == "recurrent_middle":
-        shapes |= {"conv_weight": (d, 1, w), "conv_bias": (d,)}
-    return KernelCall(shapes, dict.fromkeys(shapes, "float32"), device)
 
 
 def _tokenizer_facts(files: Any) -> dict[str, Any] | None:

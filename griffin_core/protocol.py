@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from griffin_core.config import GriffinConfig
 from griffin_core.errors import BackendError
 
 API_VERSION = 1
@@ -59,6 +60,31 @@ class KernelCall:
     device: str = "cpu"
     packed: bool = False
     needs_grad: bool = False
+
+
+EXAMPLE = (1, 256)
+"""Rows and tokens of ``example_call``."""
+
+
+def example_call(op: str, config: GriffinConfig, device: str = "cpu") -> KernelCall:
+    """The call of an operation in prefill: shapes and dtypes as a backend would state them."""
+    b, t = EXAMPLE
+    d, h, k, w = config.lru_width, config.gate_blocks, config.block_width, config.conv_width
+    row, gates = (b, t, d), {"recurrent_param": (d,)}
+    shapes: dict[str, tuple[int, ...]] = {"x": row}
+    if op == "linear_scan":
+        shapes |= {"log_a": row}
+    elif op == "gated_scan":
+        shapes |= {"gate_x": row, "gate_a": row, **gates}
+    elif op == CONV_OP:
+        shapes |= {"weight": (d, 1, w), "bias": (d,)}
+    else:
+        for gate in ("input_gate", "recurrent_gate"):
+            shapes |= {f"{gate}_weight": (h, k, k), f"{gate}_bias": (h, k)}
+        shapes |= gates
+    if op == "recurrent_middle":
+        shapes |= {"conv_weight": (d, 1, w), "conv_bias": (d,)}
+    return KernelCall(shapes, dict.fromkeys(shapes, "float32"), device)
 
 
 def one_sequence_per_row(call: KernelCall) -> str | None:

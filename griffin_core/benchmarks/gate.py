@@ -6,8 +6,7 @@ from griffin_core import registry, testing
 from griffin_core.benchmarks.cases import DEVICE_OPS
 from griffin_core.benchmarks.work import Setup
 from griffin_core.errors import ConformanceError
-from griffin_core.facts import example_call
-from griffin_core.protocol import KERNEL_OPS, Kernel, device_of
+from griffin_core.protocol import KERNEL_OPS, Kernel, device_of, example_call
 
 
 def require_conformance(setup: Setup, path: str) -> None:

@@ -45,7 +45,7 @@ def info(path: Path | None = None, /, *, preset: str | None = None, no_verify: b
 
 
 def _show_installation(out: Output) -> None:
-    from griffin_core import facts
+    from griffin_core import facts, protocol
     from griffin_core.presets import PRESETS
 
     config = PRESETS["griffin-100m"].config
@@ -62,7 +62,7 @@ def _show_installation(out: Output) -> None:
         f"{machine['cores']} cores, {free} of memory free\n"
     )
     _show_backends(out, found["backends"])
-    rows, tokens = facts.CALL
+    rows, tokens = protocol.EXAMPLE
     out.say(f"kernels: for {rows} x {tokens} tokens at the shapes of griffin-100m, float32")
     out.table(("backend", "operation", "runs", "others"), [row for b in found["backends"] for row in _kernel_rows(b)])
     out.table(("variable", "value", "meaning"), [(v["name"], v["value"], v["meaning"]) for v in found["environment"]])

@@ -9,7 +9,8 @@ from typing import Any
 
 from griffin_core import registry
 from griffin_core.errors import BackendError, ConfigError, InputError, nearest
-from griffin_core.protocol import Kernel
+from griffin_core.presets import preset
+from griffin_core.protocol import Kernel, device_of, example_call
 from griffin_core.testing import laws, search, subjects
 from griffin_core.testing.cases import Case, ModelCase
 from griffin_core.testing.judging import Effort, choose, judge_subject
@@ -158,9 +159,10 @@ def _registered(name: str, backend: str, module: ModuleType, op: str | None) -> 
 
 
 def _of_backend(operation: Operation, backend: str, module: ModuleType) -> Iterator[Subject]:
-    """Every kernel of the operation that promises its bounds, or the operation itself where none stands under it."""
+    """Every kernel of the operation that promises its bounds, and the operation itself where none runs here."""
     records = [r for r in registry.kernels(backend) if r.op == operation.name and not r.approximate]
-    if not records:
+    call = example_call(operation.name, preset("griffin-tiny").config, device_of(module))
+    if not any(record.supports(call) is None for record in records):
         yield subjects.from_backend(operation, backend, module)
     for record in records:
         yield subjects.from_backend(operation, backend, module, record)

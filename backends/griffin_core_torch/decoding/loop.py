@@ -172,10 +172,10 @@ def token_kernels(
     x = torch.empty(batch, 1, config.lru_width, dtype=dtype, device=params[EMBEDDING].device)
     gates = {"gate_x": x, "gate_a": x, "recurrent_param": weights["recurrent_param"]}
     conv = {"weight": weights["conv_weight"], "bias": weights["conv_bias"]}
-    scan_part, part = part_kernel("gated_scan", kernel), part_kernel("conv1d", kernel)
+    part = part_kernel("conv1d", kernel)
     wholes = [choose(op, kernel, {"x": x, **weights}) for op in ("recurrent_middle", "rg_lru")]
-    parts = [choose("gated_scan", scan_part, {"x": x, **gates}), choose("conv1d", part, {"x": x, **conv})]
-    return {*parts, *(record for record in wholes if record is not None)}
+    found = {record for record in wholes if record is not None} or {choose("gated_scan", kernel, {"x": x, **gates})}
+    return {*found, choose("conv1d", part, {"x": x, **conv})}
 
 
 def _check_room(config: GriffinConfig, state: Mapping[str, Tensor], rows: Tensor, count: int) -> None:

@@ -112,8 +112,9 @@ def run_tile_back(
         tl.debug_barrier()  # other threads of the program wrote the inputs that this one reads again
     walk_back(
         shifted(e, c, index, SEGMENTS, CELL != "linear"), marked, starting, decays, dys, befores, cuts,
-        at_x, at_y, at_z, h0, at_dx, at_dy, at_dz, dh0, drate + at, scale, first, channels, inside, final, time, width, x_time, y_time, z_time,
-        dx_time, dy_time, dz_time, ROWS, AGAIN, WHOLE, MARKS, PACKED, HAS_H0, CELL, BODY,
+        at_x, at_y, at_z, h0, at_dx, at_dy, at_dz, dh0, drate + at, scale, first, channels, inside, final, time, width,
+        x_time, y_time, z_time, dx_time, dy_time, dz_time,
+        ROWS, AGAIN, WHOLE, MARKS, PACKED, HAS_H0, CELL, BODY,
     )  # fmt: skip
 
 
