@@ -39,12 +39,12 @@ def scan(
     """(y, last states, saved states) of a recurrence (``call.make_call``, ``passes.forward``)."""
     call = make_call(cell, x, y, z, param, h0, marks, starts)
     if 0 in call.shape:
-        return _empty(call.x, call.sequences, h0)
+        return empty(call.x, call.sequences, h0)
     plan = forward_plan(call.shape, x.element_size(), _carry(carry, back=False), call.marked)
     return passes.forward(call, plan, save)
 
 
-def _empty(x: Tensor, sequences: int, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def empty(x: Tensor, sequences: int, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Without a token, the state stays."""
     h = x.new_zeros(sequences, x.shape[2], dtype=torch.float32) if h0 is None else h0.to(torch.float32, copy=True)
     return torch.empty_like(x, memory_format=torch.contiguous_format), h, h.new_empty(0)

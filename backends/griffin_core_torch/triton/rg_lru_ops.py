@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from griffin_core_torch.triton.call import make_call, side_by_side
-from griffin_core_torch.triton.plan import block_plan, saved_rows
+from griffin_core_torch.triton.ops import empty
+from griffin_core_torch.triton.plan import Plan, block_plan, saved_rows
 from griffin_core_torch.triton.rg_lru_passes import BlockCall, block_backward, block_forward
 
 PARAMETERS = (
@@ -37,9 +38,7 @@ def rg_lru(
     """(y, last states, saved states); ``ops.scan`` with weights for gates."""
     call = _call(x, weight_x, bias_x, weight_a, bias_a, param, h0, positions, starts)
     if 0 in call.scan.shape:
-        h = x.new_zeros(call.scan.sequences, x.shape[2], dtype=torch.float32)
-        h = h if h0 is None else h0.to(torch.float32, copy=True)
-        return torch.empty_like(x, memory_format=torch.contiguous_format), h, h.new_empty(0)
+        return empty(x, call.scan.sequences, h0)
     return block_forward(call, _plan(call), save)
 
 
@@ -98,7 +97,7 @@ def _call(
     return BlockCall(scan, weight_x, bias_x.contiguous(), weight_a, bias_a.contiguous())
 
 
-def _plan(call: BlockCall) -> Any:
+def _plan(call: BlockCall) -> Plan:
     packed = call.scan.begins is not None
     return block_plan(call.scan.shape, call.block, saved_rows(call.scan.x.element_size(), packed))
 

@@ -1,7 +1,7 @@
 """What one token does to the state, for rows of tokens: h = a h + u, or h = fresh where a document starts.
 
-``CELL`` is "gated" (the RG-LRU after its gate products; Griffin, section 2.4), "approx" (the same with rough sigmoids),
-"half" (with i x already taken, where x is meant) or "linear" (``linear_scan``). With
+``CELL`` is "gated" (the RG-LRU after its gate products; Griffin, section 2.4), "approx" (the same with rough sigmoids;
+the way back takes "gated"), "half" (with i x already taken, where x is meant) or "linear" (``linear_scan``). With
 t = log2 a = rate sigmoid(gate_a), i = sigmoid(gate_x), v = i x, q = 1 - a^2 and m = sqrt(q):
 
     gated:   h_t = a h_{t-1} + m v;    dx = g m i;    dgate_x = g m v (1 - i)
@@ -111,7 +111,7 @@ def gradients(x, y, z, rate, a, g, before, reset, MARKS: tl.constexpr, CELL: tl.
     """
     wide = x.to(tl.float32)
     if CELL != "linear":
-        r, i = gate(z, CELL, BODY), gate(y, CELL, BODY)
+        r, i = sigmoid(z.to(tl.float32), BODY), sigmoid(y.to(tl.float32), BODY)
         t = rate * r
         q = remainder(t, a)
         inverse = rsqrt(q, BODY)

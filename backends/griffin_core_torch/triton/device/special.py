@@ -2,13 +2,14 @@
 
 The bodies of a machine are single instructions that flush subnormal numbers to zero. A fourth, "worst", is "plain" with
 the largest errors of "ptx", up or down by chance, so that the interpreter can prove what the bounds have room for.
-Those errors, relative and in units of float32 roundoff, by the makers' documents:
+Those errors, relative and in units of float32 roundoff, by the makers' documents (tanh
+without an instruction: in units of 1, not of its value):
 
 =========== ===== ===== =======
 function    ptx   hip   plain
 =========== ===== ===== =======
 exp2        2.9   2     2
-exp         4     3     2
+exp         4     3     3
 reciprocal  2     2     1
 rsqrt       2.9   2     2
 tanh        2^13        8
