@@ -24,6 +24,7 @@ from griffin_core.errors import (
 
 if TYPE_CHECKING:
     from griffin_core.api import convert, init, load, packaged_checkpoint, verify
+    from griffin_core.comparison import compare
     from griffin_core.config import GriffinConfig
     from griffin_core.model import Model
     from griffin_core.presets import PRESETS, preset
@@ -53,6 +54,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "backend_names",
+    "compare",
     "convert",
     "init",
     "load",
@@ -70,6 +72,7 @@ _WHERE = {
     "load": "api",
     "packaged_checkpoint": "api",
     "verify": "api",
+    "compare": "comparison",
     "GriffinConfig": "config",
     "Model": "model",
     "PRESETS": "presets",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from griffin_core import env, memory, registry
-from griffin_core.checkpoints import native
 from griffin_core.checkpoints.convert import convert
+from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError, ConfigError, KernelNotSupported, nearest
 from griffin_core.layouts.initialise import init_params
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["convert", "init", "load", "packaged_checkpoint", "verify"]
 
+log = logging.getLogger("griffin_core")
+
 _PACKAGED = Path(__file__).parent / "data" / "griffin-docs"
 
 
@@ -35,17 +38,22 @@ def load(
     kernel: str | None = None,
     verify: bool = True,
     device: str | None = None,
+    config: str | Path | GriffinConfig | None = None,
+    window_convention: str | None = None,
 ) -> Model:
-    """A model from a checkpoint directory.
+    """A model from a checkpoint of any format; its content says which.
 
     Args:
-        path: a native checkpoint. A preset has no weights, so its name is refused here: see ``init``.
+        path: a directory or a torch file; "hub:OWNER/NAME" downloads from the Hugging Face Hub. A preset has no
+            weights, so its name is refused here: see ``init``.
         backend: None follows ``use_backend``, GRIFFIN_BACKEND, or takes the first that is installed.
         dtype: compute dtype by name; None keeps the checkpoint's. A CPU without bfloat16 units computes many
             times faster in "float32".
         kernel: kernel of the recurrent operations; None follows GRIFFIN_KERNEL.
-        verify: hash every file and refuse NaN and infinite weights.
+        verify: prove the files' integrity and refuse NaN and infinite weights.
         device: None is the backend's default.
+        config: a preset's name, a JSON file or a config, for official checkpoints with no config beside them.
+        window_convention: what the window of a config.json of another program counts: "official" (None) or "hf".
 
     Raises:
         CheckpointError: it is not a checkpoint, or is damaged.
@@ -54,7 +62,9 @@ def load(
     """
     _refuse_preset(path)
     name = _prepare(backend, dtype, kernel)
-    checkpoint = native.read(path, verify=verify)
+    checkpoint = open_checkpoint(path, verify=verify, config=config, window_convention=window_convention)
+    for note in checkpoint.notes:
+        log.info("%s: %s", path, note)
     tokenizer = from_files(checkpoint.tokenizer_files)
     chosen = dtype or checkpoint.params[EMBEDDING].dtype.name
     return _assemble(

@@ -17,6 +17,8 @@ PAD = -1
 """Position of padding: it changes no state, is attended by nobody, and its output is 0."""
 
 _BLOCK = 1 << 20
+_EXPONENT = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}
+"""Bits that are all set in NaN and infinity only."""
 
 
 def check_tokens(config: GriffinConfig, tokens: Array, positions: Array | None = None) -> None:
@@ -127,4 +129,12 @@ def check_finite(params: Mapping[str, Array]) -> None:
 def count_not_finite(value: Array) -> int:
     """How many values are NaN or infinite; works in blocks, so that a memory-mapped array stays on disk."""
     flat = value.reshape(-1)
-    return sum(int((~np.isfinite(flat[i : i + _BLOCK])).sum()) for i in range(0, flat.size, _BLOCK))
+    return sum(_not_finite(flat[start : start + _BLOCK]) for start in range(0, flat.size, _BLOCK))
+
+
+def _not_finite(values: Array) -> int:
+    """Of 16-bit values by their exponent's bits, many times faster than through ml_dtypes."""
+    exponent = _EXPONENT.get(values.dtype.name)
+    if exponent is None:
+        return int(np.count_nonzero(~np.isfinite(values)))
+    return int(np.count_nonzero((values.view(np.uint16) & exponent) == exponent))

@@ -12,9 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from griffin_core import env, memory, protocol, registry
-from griffin_core.checkpoints import native
-from griffin_core.checkpoints.hf_config import inexpressible
+from griffin_core.checkpoints.checkpoint import Checkpoint
+from griffin_core.checkpoints.formats import FORMATS, programs
 from griffin_core.checkpoints.manifest import library_version
+from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import GriffinError, KernelNotSupported
 from griffin_core.layouts.params import parameter_count
@@ -92,46 +93,60 @@ def preset_facts(name: str) -> dict[str, Any]:
     }
 
 
-def checkpoint_facts(path: Path, verify: bool = True) -> dict[str, Any]:
-    """What a checkpoint holds and whether it is whole.
+def checkpoint_facts(
+    path: str | Path, verify: bool = True, config: str | Path | None = None, window_convention: str | None = None
+) -> dict[str, Any]:
+    """What a checkpoint of any format holds and whether it is whole.
 
     Args:
         verify: hash every file and look for NaN; else only sizes, names and shapes are checked.
+        config, window_convention: as in ``griffin_core.load``.
 
     Raises:
-        CheckpointError: it is not a native checkpoint, or is damaged.
+        CheckpointError: it is no checkpoint, or is damaged.
     """
-    found = native.read(path, verify=verify)
-    config, manifest = found.config, found.manifest
+    found = open_checkpoint(path, verify=verify, config=config, window_convention=window_convention)
     dtypes: dict[str, int] = {}
     for value in found.params.values():
         dtypes[value.dtype.name] = dtypes.get(value.dtype.name, 0) + value.size
-    limits = inexpressible(config)
+    hashes = {} if found.manifest is None else {name: r.sha256 for name, r in found.manifest.files.items()}
     return {
         "path": str(path),
-        "format": "native",
-        "preset": next((name for name, known in PRESETS.items() if known.config == config), None),
-        "config": config.to_dict(),
-        "parameters": parameter_count(config),
+        "format": found.format,
+        "about": FORMATS[found.format].about,
+        "preset": next((name for name, known in PRESETS.items() if known.config == found.config), None),
+        "config": found.config.to_dict(),
+        "parameters": parameter_count(found.config),
         "dtypes": dtypes,
         "shards": [
             {
-                "file": file,
-                "tensors": len(infos),
-                "bytes": manifest.files[file].size,
-                "sha256": manifest.files[file].sha256,
+                "file": file or "the orbax tree",
+                "tensors": len(tensors),
+                "bytes": found.sizes.get(file, sum(tensor.nbytes for tensor in tensors.values())),
+                "sha256": hashes.get(file),
             }
-            for file, infos in found.layout.items()
+            for file, tensors in found.layout.items()
         ],
-        "bytes": sum(record.size for record in manifest.files.values()),
-        "integrity": "every file matches its SHA-256, no NaN" if verify else "sizes only; hashes were not checked",
+        "bytes": sum(found.sizes.values()) or sum(tensor.nbytes for tensor in found.stored.values()),
+        "integrity": _integrity(found, verify),
         "verified": verify,
         "weights_sha256": found.digest,
-        "library_version": manifest.library_version,
-        "metadata": manifest.metadata,
+        "library_version": None if found.manifest is None else found.manifest.library_version,
+        "metadata": found.metadata,
+        "notes": list(found.notes),
         "tokenizer": _tokenizer_facts(found.tokenizer_files),
-        "transformers": {"readable": not limits, "because": limits},
+        "formats": {name: row.cannot(found.config) for name, row in FORMATS.items()},
+        "programs": programs(found.config, found.format),
     }
+
+
+def _integrity(found: Checkpoint, verified: bool) -> str:
+    """What is known about damage, in words."""
+    if not verified:
+        return "names, shapes and sizes only; nothing was hashed"
+    if found.manifest is not None:
+        return "every file matches its SHA-256, no NaN"
+    return "names and shapes fit, no NaN; there is no manifest, so a changed value cannot be noticed"
 
 
 def _bytes(estimate: memory.Estimate) -> dict[str, int]:

@@ -1,72 +1,28 @@
-"""Conversion: read any format that is read, write any that is written, tensor by tensor.
-
-A format joins by a row in ``READERS`` or ``WRITERS`` (its name and look are in ``detect.FORMATS``).
-"""
+"""Conversion: open any format, write any format, tensor by tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints import native
-from griffin_core.checkpoints.detect import FORMATS, NATIVE, describe, detect
-from griffin_core.checkpoints.native import Checkpoint, Progress
-from griffin_core.checkpoints.shards import Shard
-from griffin_core.checkpoints.tensor_file import WORKING_BYTES
-from griffin_core.errors import CheckpointError, ConfigError, nearest
+from griffin_core.checkpoints import official_writing
+from griffin_core.checkpoints.checkpoint import Progress
+from griffin_core.checkpoints.files import PART, named_errors, replacing
+from griffin_core.checkpoints.formats import NATIVE, find_format, require_expressible
+from griffin_core.checkpoints.journal import Journal
+from griffin_core.checkpoints.manifest import check_files
+from griffin_core.checkpoints.opening import open_checkpoint
+from griffin_core.checkpoints.plan import Plan
+from griffin_core.checkpoints.shards import parse_size, plan_shards
+from griffin_core.checkpoints.target import check_room, check_target
+from griffin_core.checkpoints.tensor_directory import Draft, plan_tensors, write_directory
+from griffin_core.config import GriffinConfig
+from griffin_core.errors import CheckpointError, CheckpointMismatch, ConfigError
 
-READERS: dict[str, Callable[..., Checkpoint]] = {NATIVE: native.read}
-"""``read(path, verify, progress) -> Checkpoint`` by format."""
-WRITERS: dict[str, Callable[..., Any]] = {NATIVE: native.save}
-"""``save(directory, config, params, tokenizer_files, metadata, dtype, max_shard_size, overwrite, progress)``."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a conversion will do, known from headers alone.
-
-    Attributes:
-        source_format, target_format: names in ``detect.FORMATS``.
-        checkpoint: the opened source.
-        shards: files to write and the tensors in them, with their target dtypes.
-        dtype, max_shard_size: as they were asked for.
-    """
-
-    source_format: str
-    target_format: str
-    checkpoint: Checkpoint
-    shards: tuple[Shard, ...]
-    dtype: str | None = None
-    max_shard_size: int | str | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of tensors to write."""
-        return sum(shard.nbytes for shard in self.shards)
-
-    @property
-    def peak(self) -> int:
-        """Bytes of memory that writing takes: a few blocks of one tensor, however large the model is."""
-        return WORKING_BYTES
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per tensor: source name and dtype, target name and dtype, transform, shape, shard, bytes."""
-        return [
-            {
-                "source": tensor.name,
-                "target": tensor.name,
-                "transform": "none" if tensor.array.dtype.name == tensor.dtype else "cast",
-                "source_dtype": tensor.array.dtype.name,
-                "dtype": tensor.dtype,
-                "shape": list(tensor.array.shape),
-                "shard": shard.file,
-                "bytes": tensor.nbytes,
-            }
-            for shard in self.shards
-            for tensor in shard.tensors
-        ]
+_MARGIN = 1 << 20
+"""Bytes for the small files."""
 
 
 def plan(
@@ -76,23 +32,35 @@ def plan(
     max_shard_size: int | str | None = None,
     verify: bool = True,
     progress: Progress | None = None,
+    config: str | Path | GriffinConfig | None = None,
+    window_convention: str | None = None,
+    scratch: Path | None = None,
 ) -> Plan:
     """Open the source and plan its conversion; nothing is written.
 
+    Args:
+        scratch: as in ``open_checkpoint``; the others as in ``convert``.
+
     Raises:
-        ConfigError: an unknown target format or dtype, or an illegal shard size.
-        CheckpointError: the source is of a format that is not read yet, or is damaged.
+        ConfigError: an unknown target format or dtype, an illegal shard size, or a config that the target cannot say.
+        CheckpointError: the source is no checkpoint, or is damaged.
     """
-    if to not in FORMATS:
-        raise ConfigError(f"unknown format {to!r}; {nearest(to, FORMATS)}")
-    if to not in WRITERS:
-        raise ConfigError(f"{to} is not written by this version; it writes {', '.join(WRITERS)}")
-    found = detect(Path(src))
-    if found not in READERS:
-        raise CheckpointError(f"{src} cannot be converted: it is {describe(found)}")
-    checkpoint = READERS[found](src, verify=verify, progress=progress)
-    shards = native.plan(checkpoint.config, checkpoint.params, dtype, max_shard_size)
-    return Plan(found, to, checkpoint, shards, dtype, max_shard_size)
+    form = find_format(to).form
+    if form is not None and max_shard_size is not None:
+        raise ConfigError(f"{to} is not written in shards; leave max_shard_size out")
+    options: dict[str, Any] = {"config": config, "window_convention": window_convention, "scratch": scratch}
+    checkpoint = open_checkpoint(src, verify=False, **options)
+    require_expressible(checkpoint.config, to)
+    tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype)
+    kept = all(tensor.array.dtype.name == tensor.dtype for tensor in tensors)
+    streamed = verify and kept and checkpoint.manifest is not None and not checkpoint.places and form is None
+    if verify and not streamed:
+        checkpoint = open_checkpoint(src, verify=True, values=False, progress=progress, **options)
+        tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype)
+    metadata = {**checkpoint.metadata, "converted_from": checkpoint.format}
+    draft = Draft(to, checkpoint.config, tensors, checkpoint.tokenizer_files, metadata)
+    shards = plan_shards(tensors, parse_size(max_shard_size)) if form is None else ()
+    return Plan(checkpoint, draft, shards, streamed)
 
 
 def convert(
@@ -104,38 +72,92 @@ def convert(
     overwrite: bool = False,
     verify: bool = True,
     progress: Progress | None = None,
+    config: str | Path | GriffinConfig | None = None,
+    window_convention: str | None = None,
 ) -> Plan:
     """Convert a checkpoint. Tensors are streamed: memory holds a few blocks, never the model.
 
+    A conversion to safetensors that was killed goes on where it stopped when it is asked for again.
+
     Args:
-        src: a checkpoint; its format is detected from its content.
+        src: a checkpoint of any format, told from its content; "hub:OWNER/NAME" downloads one.
         dst: the directory to make.
-        to: the format to write; for now "native" (re-shard, change dtype).
+        to: the format to write, a name of ``formats.FORMATS``.
         dtype: as in ``native.save``; None keeps each tensor's, and then its bytes are identical.
-        max_shard_size: bytes per file, or a size such as "2GB".
-        overwrite: replace a native checkpoint at ``dst``.
-        verify: prove the source's integrity first.
+        max_shard_size: bytes per file, or a size such as "2GB"; for safetensors only.
+        overwrite: replace a checkpoint of this library at ``dst``.
+        verify: prove the source's integrity.
         progress: called with the number of bytes just written.
+        config, window_convention: as in ``open_checkpoint``.
 
     Raises:
-        ConfigError, CheckpointError: as in ``plan`` and ``native.save``; nothing is left at ``dst``.
+        ConfigError, CheckpointError: as in ``plan`` and ``execute``; nothing that is whole is left at ``dst``.
     """
-    made = plan(src, to, dtype, max_shard_size, verify)
+    options: dict[str, Any] = {"config": config, "window_convention": window_convention}
+    check_target(Path(dst).absolute().resolve(), overwrite)
+    made = plan(src, to, dtype, max_shard_size, verify, scratch=scratch_directory(dst), **options)
     execute(made, dst, overwrite, progress)
     return made
 
 
+def scratch_directory(dst: str | Path) -> Path:
+    """Where temporary data of a conversion may stand: beside its destination."""
+    place = Path(dst).absolute().resolve().parent
+    with named_errors(f"write {place}"):
+        place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
 def execute(made: Plan, dst: str | Path, overwrite: bool = False, progress: Progress | None = None) -> None:
-    """Write what a plan says; arguments and errors as in ``convert``."""
-    checkpoint = made.checkpoint
-    WRITERS[made.target_format](
-        dst,
-        checkpoint.config,
-        checkpoint.params,
-        checkpoint.tokenizer_files,
-        metadata={**checkpoint.manifest.metadata, "converted_from": made.source_format},
-        dtype=made.dtype,
-        max_shard_size=made.max_shard_size,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    """Write what a plan says; arguments as in ``convert``.
+
+    Raises:
+        CheckpointError: something is in the way, the disk refuses, a weight is not finite, or the source is damaged.
+    """
+    target = Path(dst).absolute().resolve()
+    check_target(target, overwrite)
+    made.draft.texts()  # refuses what is no tokenizer before anything is written
+    if not made.shards:
+        check_room(target, made.nbytes + made.scratch + _MARGIN)
+        with replacing(target) as part:
+            official_writing.write(part, made.draft, progress)
+        return
+    journal = Journal(_identity(made))
+    expected = made.checkpoint.digest if made.streamed else None
+    with _explained(made, target), replacing(target, resume=True) as part:
+        journal.begin(part)
+        check_room(target, made.nbytes + _MARGIN - journal.nbytes)
+        write_directory(part, made.draft, made.shards, journal, progress, expected)
+        journal.end(part)
+
+
+@contextlib.contextmanager
+def _explained(made: Plan, target: Path) -> Iterator[None]:
+    """Errors of writing with what they mean for the conversion."""
+    try:
+        yield
+    except CheckpointMismatch:
+        source = made.checkpoint
+        if source.manifest is not None:
+            check_files(source.path, source.manifest)  # names the file
+        raise
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        part = target.with_name(target.name + PART)
+        raise CheckpointError(
+            f"{error}; finished shards are kept in {part}, and the same command goes on from there"
+        ) from error.__cause__
+
+
+def _identity(made: Plan) -> dict[str, Any]:
+    """Everything that decides the bytes of the tensor files."""
+    source = made.checkpoint
+    if source.manifest is not None:
+        origin: Any = source.manifest.weights_sha256
+    else:
+        paths = sorted(p for p in source.path.rglob("*") if p.is_file()) if source.path.is_dir() else [source.path]
+        with named_errors(f"read {source.path}"):
+            origin = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
+    shards = [[s.file, [[t.name, t.dtype, list(t.array.shape)] for t in s.tensors]] for s in made.shards]
+    return {"source": origin, "config": source.config.digest(), "shards": shards}

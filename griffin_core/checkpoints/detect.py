@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from griffin_core.checkpoints.files import named_errors
-from griffin_core.checkpoints.manifest import MANIFEST_FILE
+from griffin_core.checkpoints.formats import FORMATS, HUGGINGFACE, NATIVE, OFFICIAL_FLAX, OFFICIAL_TORCH
+from griffin_core.checkpoints.manifest import MANIFEST_FILE, read_manifest
+from griffin_core.errors import CheckpointError
 
-NATIVE = "native"
-
-FORMATS: dict[str, str] = {
-    NATIVE: "a native checkpoint of this library",
-    "huggingface": "a Hugging Face style directory (config.json and tensors, no manifest.json of this library)",
-    "recurrentgemma-flax": "an orbax directory, as the official Flax code writes",
-    "recurrentgemma-torch": "a torch file, as the official PyTorch code writes",
-}
-"""Known formats and what each looks like. Those after the first are recognised, not yet read or written."""
-
+TORCH_SUFFIXES = (".pt", ".pth")
 _ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "checkpoint")
+_TORCH_STARTS = (b"PK", b"\x80\x02")
 
 
 def detect(path: Path) -> str | None:
@@ -29,32 +23,55 @@ def detect(path: Path) -> str | None:
     with named_errors(f"read {path}"):
         if not path.is_dir():
             path.stat()
-            return "recurrentgemma-torch" if _is_torch_file(path) else None
+            return OFFICIAL_TORCH if is_torch_file(path) else None
         names = {entry.name for entry in path.iterdir()}
         if MANIFEST_FILE in names:
-            return NATIVE
+            return _stated(path)
         if names & set(_ORBAX):
-            return "recurrentgemma-flax"
-        if "config.json" in names or any(name.endswith(".safetensors") for name in names):
-            return "huggingface"
-        if any(_is_torch_file(path / name) for name in names if name.endswith(".pt")):
-            return "recurrentgemma-torch"
+            return OFFICIAL_FLAX
+        if any(name.endswith(".safetensors") for name in names) or "config.json" in names:
+            torch_files = any(is_torch_file(path / name) for name in names)
+            safe = any(".safetensors" in name for name in names)
+            return OFFICIAL_TORCH if torch_files and not safe else HUGGINGFACE
+        if any(is_torch_file(path / name) for name in names):
+            return OFFICIAL_TORCH
+        if sum(_is_orbax(path / name) for name in names) == 1:
+            return OFFICIAL_FLAX
     return None
 
 
+def orbax_directory(path: Path) -> Path:
+    """The orbax directory itself: ``path``, or the only one inside it, as downloads of the weights are laid out."""
+    if _is_orbax(path):
+        return path
+    inner = [entry for entry in sorted(path.iterdir()) if _is_orbax(entry)]
+    return inner[0] if len(inner) == 1 else path
+
+
 def describe(found: str | None) -> str:
-    """A detected format in words, and what to do about it."""
+    """A detected format in words."""
     if found is None:
-        return f"no checkpoint; expected a directory with config.json, *.safetensors and {MANIFEST_FILE}"
-    if found == NATIVE:
-        return FORMATS[NATIVE]
-    hint = "; if it is a native checkpoint, it is unfinished" if found == "huggingface" else ""
-    return f"{FORMATS[found]}; this version reads only {NATIVE}{hint}"
+        return (
+            "no checkpoint; expected a directory with config.json and *.safetensors, an orbax directory or a torch file"
+        )
+    return FORMATS[found].about
 
 
-def _is_torch_file(path: Path) -> bool:
+def is_torch_file(path: Path) -> bool:
     """A zip or pickle with torch's suffix; only its first bytes are read."""
-    if path.suffix not in (".pt", ".pth", ".bin") or not path.is_file():
+    if path.suffix not in TORCH_SUFFIXES or not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02")
+        return file.read(2) in _TORCH_STARTS
+
+
+def _is_orbax(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in _ORBAX)
+
+
+def _stated(path: Path) -> str:
+    """The format that a manifest states; a damaged one is reported by who reads it."""
+    try:
+        return read_manifest(path).format
+    except CheckpointError:
+        return NATIVE

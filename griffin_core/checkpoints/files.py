@@ -7,8 +7,9 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from griffin_core.errors import CheckpointError
@@ -34,6 +35,33 @@ def named_errors(what: str) -> Iterator[None]:
         raise CheckpointError(f"cannot {what}{where}: {reason[:1].lower()}{reason[1:]}") from error
 
 
+def is_plain(name: str) -> bool:
+    """Whether a name that a file gives is that of a file below its directory, subdirectories joined by "/"."""
+    return not ("\\" in name or "\0" in name or {"", ".", ".."} & set(name.split("/")))
+
+
+def contained(directory: Path, name: str) -> Path:
+    """The path of a checkpoint's file.
+
+    A symbolic link may lead elsewhere in the directory, or to where a cache of the Hugging Face Hub keeps content
+    (``blobs`` beside ``snapshots``), and to no other place.
+
+    Raises:
+        CheckpointError: the name or a link leaves the directory, or it is no regular file.
+    """
+    path = directory / name
+    if not is_plain(name):
+        raise CheckpointError(f"{directory} names the file {name!r}, which is no plain file name; nothing was read")
+    with named_errors(f"read {path}"):
+        real, home = path.resolve(strict=True), directory.resolve()
+        regular = stat.S_ISREG(path.stat().st_mode)
+    if not (real.is_relative_to(home) or real.parent == home.parent.parent / "blobs"):
+        raise CheckpointError(f"{path} is a link to {real}, outside the checkpoint; put the file itself there")
+    if not regular:
+        raise CheckpointError(f"{path} is not a regular file; copy the checkpoint again")
+    return path
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file and force it to disk; permissions follow the umask."""
     with path.open("wb") as file:
@@ -54,11 +82,15 @@ def sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(directory: Path) -> Iterator[Path]:
-    """A fresh sibling to fill, which takes the place of ``directory`` in one step when the block ends well.
+def replacing(directory: Path, resume: bool = False) -> Iterator[Path]:
+    """A sibling to fill, which takes the place of ``directory`` in one step when the block ends well.
 
     A kill at any moment leaves the old directory or the new one. An error removes the sibling; a kill leaves
     it behind and the next writer removes it.
+
+    Args:
+        resume: the block itself clears away what an earlier writer left and it cannot use; an interrupt or an error
+            of the file system keeps the sibling for the next one.
 
     Raises:
         CheckpointError: another process is writing there, or the file system refuses.
@@ -69,13 +101,20 @@ def replacing(directory: Path) -> Iterator[Path]:
         part.mkdir(exist_ok=True)
     with _locked(part, directory), named_errors(f"write {directory}"):
         try:
-            _empty(part)
+            if not resume:
+                empty_directory(part)
             yield part
             sync_directory(part)
             _move_into_place(part, directory)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
+        except BaseException as error:
+            if not (resume and _interrupted(error)):
+                shutil.rmtree(part, ignore_errors=True)
             raise
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether the same work may well succeed later: the user stopped it, or the file system refused."""
+    return isinstance(error, KeyboardInterrupt | OSError) or isinstance(error.__cause__, OSError)
 
 
 @contextlib.contextmanager
@@ -101,8 +140,11 @@ def _locked(part: Path, directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _empty(directory: Path) -> None:
+def empty_directory(directory: Path, keep: Collection[str] = ()) -> None:
+    """Remove everything in a directory but the entries named in ``keep``."""
     for entry in directory.iterdir():
+        if entry.name in keep:
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

@@ -85,17 +85,28 @@ def to_exchange(config: GriffinConfig, dtype: str, special_ids: Mapping[str, int
     }
 
 
+def parse(path: Path, text: bytes) -> dict[str, Any]:
+    """The fields of a ``config.json``.
+
+    Raises:
+        CheckpointError: the text is not a JSON object.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); copy it again") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} is a JSON {type(fields).__name__}; expected an object")
+    return fields
+
+
 def from_exchange(path: Path, text: bytes) -> GriffinConfig:
     """Our config in a ``config.json`` that this library wrote.
 
     Raises:
         CheckpointError: the text is not JSON, has no section of ours, or the section is not legal.
     """
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); copy it again") from error
-    section = fields.get(SECTION) if isinstance(fields, dict) else None
+    section = parse(path, text).get(SECTION)
     if not isinstance(section, dict):
         raise CheckpointError(f"{path} has no {SECTION!r} section; a native checkpoint's config.json has one")
     try:

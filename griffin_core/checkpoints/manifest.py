@@ -1,29 +1,31 @@
-"""The manifest of a native checkpoint: size and SHA-256 of every file, and the digest of the weights.
+"""The manifest of a checkpoint that we wrote: size and SHA-256 of every file, and the digest of the weights.
 
-It is written last, so a directory without one is unfinished. It carries a hash of itself, so a flipped bit
-anywhere in the directory is noticed.
+It is written last, so a directory without one is unfinished or not ours. It carries a hash of itself, so a flipped
+bit anywhere in the directory is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints.files import named_errors
+from griffin_core.checkpoints.files import contained, is_plain, named_errors
+from griffin_core.checkpoints.formats import FORMATS, NATIVE
 from griffin_core.checkpoints.tensor_file import tensor_digest
 from griffin_core.errors import CheckpointError
 from griffin_core.shapes import Array
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = "griffin-core native checkpoint"
+FORMAT = "griffin-core {} checkpoint"
+"""What the manifest says it belongs to, with the format's name."""
 FORMAT_VERSION = 1
 
+_FORMATS = {FORMAT.format(name): name for name in FORMATS}
 _SELF = "manifest_sha256"
 _BLOCK = 1 << 22
 
@@ -38,14 +40,15 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a native checkpoint consists of.
+    """What a checkpoint consists of.
 
     Attributes:
-        files: record by plain file name; the manifest itself is not among them.
+        files: record by file name, relative to the directory; the manifest itself is not among them.
         weights_sha256: digest over names, dtypes, shapes and values of the weights, however they are sharded.
         config_sha256: ``GriffinConfig.digest()``.
         library_version: the griffin-core that wrote it.
         metadata: JSON-able facts of the writer (step of a training run, source of a conversion).
+        format: name of the format in which the directory is written.
     """
 
     files: dict[str, FileRecord]
@@ -53,10 +56,16 @@ class Manifest:
     config_sha256: str
     library_version: str
     metadata: dict[str, Any]
+    format: str = NATIVE
+
+    def body(self) -> dict[str, Any]:
+        """Everything in ``manifest.json`` but the hash over it."""
+        own = {"format": FORMAT.format(self.format), "format_version": FORMAT_VERSION}
+        return {**own, **{name: value for name, value in asdict(self).items() if name != "format"}}
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
-        body = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        body = self.body()
         return json.dumps({**body, _SELF: _self_hash(body)}, indent=2) + "\n"
 
 
@@ -84,7 +93,7 @@ def digest_params(params: Mapping[str, Array]) -> str:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a native checkpoint directory; no other file is looked at.
+    """The manifest of a checkpoint directory; no other file is looked at.
 
     Raises:
         CheckpointError: there is none, it is damaged, or another version of the format.
@@ -97,34 +106,37 @@ def read_manifest(directory: Path) -> Manifest:
         own = body.pop(_SELF)
         kind, number = body.pop("format"), body.pop("format_version")
         body["files"] = {name: FileRecord(**record) for name, record in body["files"].items()}
-        manifest = Manifest(**body)
+        manifest = Manifest(**body, format=_FORMATS.get(kind, NATIVE))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a manifest of this library, or is damaged; copy it again") from error
-    if kind != FORMAT or number != FORMAT_VERSION:
-        raise CheckpointError(f"{path} is {kind!r} version {number!r}; expected {FORMAT!r} version {FORMAT_VERSION}")
-    if own != _self_hash({"format": kind, "format_version": number, **asdict(manifest)}):
+    if kind not in _FORMATS or number != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} is {kind!r} version {number!r}; expected {FORMAT.format(NATIVE)!r} version {FORMAT_VERSION}"
+        )
+    if own != _self_hash(manifest.body()):
         raise CheckpointError(f"{path} does not match its own hash, so it was changed or damaged; copy it again")
     _check_names(path, manifest)
     return manifest
 
 
 def check_files(
-    directory: Path, manifest: Manifest, hashes: bool = True, progress: Callable[[int], None] | None = None
+    directory: Path,
+    manifest: Manifest,
+    hashes: Callable[[str], bool] = lambda name: True,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Compare every file with the manifest: presence and size, and SHA-256 if ``hashes``.
+    """Compare every file with the manifest: presence and size, and the SHA-256 of those that ``hashes`` chooses.
 
     Raises:
         CheckpointError: naming the first file that is missing, of another size, or changed.
     """
     for name, record in manifest.files.items():
-        path = directory / name
+        path = contained(directory, name)
         with named_errors(f"read {path}"):
-            status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path} is not a regular file; copy the checkpoint again")
-        if status.st_size != record.size:
-            raise CheckpointError(f"{path} has {status.st_size} bytes, expected {record.size}; copy it again")
-        if hashes and file_digest(path, progress) != record.sha256:
+            size = path.stat().st_size
+        if size != record.size:
+            raise CheckpointError(f"{path} has {size} bytes, expected {record.size}; copy it again")
+        if hashes(name) and file_digest(path, progress) != record.sha256:
             raise CheckpointError(f"{path} does not match its SHA-256 in {MANIFEST_FILE}; it was changed or damaged")
 
 
@@ -145,7 +157,7 @@ def _self_hash(body: Mapping[str, Any]) -> str:
 
 def _check_names(path: Path, manifest: Manifest) -> None:
     for name, record in manifest.files.items():
-        if name in ("", ".", "..", MANIFEST_FILE) or "/" in name or "\\" in name or "\0" in name:
+        if name == MANIFEST_FILE or not is_plain(name):
             raise CheckpointError(f"{path} names the file {name!r}, which is no plain file name; nothing was read")
         if not isinstance(record.size, int) or not isinstance(record.sha256, str):
             raise CheckpointError(f"{path} has a damaged entry for {name!r}; copy it again")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from griffin_core.checkpoints.files import named_errors
 from griffin_core.checkpoints.tensor_file import TensorInfo, TensorOut, read_header
@@ -73,7 +72,7 @@ def index_json(shards: Sequence[Shard]) -> bytes:
     return (json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n").encode()
 
 
-def read_layout(directory: Path, listed: Mapping[str, Any]) -> dict[str, dict[str, TensorInfo]]:
+def read_layout(directory: Path, listed: Collection[str]) -> dict[str, dict[str, TensorInfo]]:
     """Every tensor of a checkpoint by shard file, from headers only.
 
     Args:
@@ -90,7 +89,7 @@ def read_layout(directory: Path, listed: Mapping[str, Any]) -> dict[str, dict[st
     files = sorted(set(weight_map.values()))
     for file in files:
         if file not in listed:
-            raise CheckpointError(f"{directory / INDEX_FILE} names the shard {file!r}, which is not in the manifest")
+            raise CheckpointError(f"{directory / INDEX_FILE} names the shard {file!r}, which is not among its files")
     layout = {file: read_header(directory / file) for file in files}
     found = {name: file for file, infos in layout.items() for name in infos}
     for name in sorted(set(weight_map) ^ set(found)):

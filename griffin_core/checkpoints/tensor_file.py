@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 
+from griffin_core.checkpoints.blocks import BLOCK, blocks
 from griffin_core.checkpoints.files import named_errors
 from griffin_core.checks import count_not_finite
 from griffin_core.errors import CheckpointError
@@ -29,9 +30,7 @@ CODES: dict[str, str] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _CODE_OF = {name: code for code, name in CODES.items()}
 _MAX_HEADER = 100_000_000
 _MAX_RANK = 8
-_BLOCK = 1 << 22
-"""Elements converted, checked, hashed and written at a time."""
-WORKING_BYTES = 3 * 4 * _BLOCK
+WORKING_BYTES = 3 * 4 * BLOCK
 """Memory that writing takes, whatever the tensors' size: a block, its conversion, and the check's masks."""
 
 
@@ -48,7 +47,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorOut:
-    """One tensor to write: the array as it is, and the dtype it shall have in the file."""
+    """One tensor to write: the array as it is (or is deferred), and the dtype it shall have in the file."""
 
     name: str
     array: Array
@@ -129,15 +128,6 @@ def write_tensors(path: Path, tensors: Sequence[TensorOut], progress: Callable[[
     return Written(size, whole.hexdigest(), digests)
 
 
-def blocks(array: Array, dtype: str) -> Iterator[Array]:
-    """The values of ``array`` in row-major order and in ``dtype``, in pieces of a few megabytes."""
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        piece = flat[start : start + _BLOCK]
-        with np.errstate(over="ignore"):  # an overflow is reported by name, as an infinity
-            yield np.ascontiguousarray(piece).astype(DTYPES[dtype], copy=False)
-
-
 def tensor_digest(array: Array) -> str:
     """SHA-256 over a tensor's bytes, row-major: what ``write_tensors`` reports for it."""
     digest = hashlib.sha256()
@@ -146,16 +136,24 @@ def tensor_digest(array: Array) -> str:
     return digest.hexdigest()
 
 
+def checked(tensor: TensorOut, block: Array) -> Array:
+    """A block of the tensor, in the dtype of the file, after a look at every value.
+
+    Raises:
+        CheckpointError: a value is NaN or infinite, or became so in the narrower dtype.
+    """
+    if count_not_finite(block):
+        narrowed = "" if tensor.array.dtype.name == tensor.dtype else f" in {tensor.dtype}"
+        raise CheckpointError(f"weight {tensor.name} has values that are NaN or infinite{narrowed}; not written")
+    return block
+
+
 def _write_tensor(
     file: BinaryIO, tensor: TensorOut, whole: Any, pool: ThreadPoolExecutor, progress: Callable[[int], None] | None
 ) -> str:
     own = hashlib.sha256()
     for block in blocks(tensor.array, tensor.dtype):
-        bad = count_not_finite(block)
-        if bad:
-            narrowed = "" if tensor.array.dtype.name == tensor.dtype else f" in {tensor.dtype}"
-            raise CheckpointError(f"weight {tensor.name} has values that are NaN or infinite{narrowed}; not written")
-        data = block.view(np.uint8).data
+        data = checked(tensor, block).view(np.uint8).data
         # Hashing releases the interpreter lock: the tensor's own hash runs beside the file's and the write.
         pending = pool.submit(own.update, data)
         whole.update(data)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from griffin_core.cli.console import Output
 
 if TYPE_CHECKING:
-    from griffin_core.checkpoints.convert import Plan
+    from griffin_core.checkpoints.plan import Plan
 
 
 def convert(
-    src: Path,
+    src: str,
     dst: Path,
     /,
     *,
     to: str = "native",
     dtype: str | None = None,
     max_shard_size: str | None = None,
+    config: str | None = None,
+    window_convention: str | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
     no_verify: bool = False,
@@ -28,48 +32,60 @@ def convert(
 
     The format of the source is detected from its content. Tensors are
     streamed, so memory does not grow with the model. The destination
-    appears whole or not at all.
+    appears whole or not at all; a conversion that was killed goes on
+    where it stopped when the command is given again.
 
     Parameters
     ----------
     src
-        The checkpoint to read.
+        The checkpoint to read, a directory or a torch file; hub:OWNER/NAME downloads one from the Hugging Face Hub.
     dst
         The directory to make.
     to
-        The format to write; for now native: another dtype, other shards.
+        The format to write: native, huggingface, recurrentgemma-flax or recurrentgemma-torch.
     dtype
         float32, float16 or bfloat16; default as they are. The decay parameters stay in float32.
     max_shard_size
-        Size of a file at most, such as 500MB; default 2GB.
+        Size of a safetensors file at most, such as 500MB; default 2GB.
+    config
+        A preset's name or a JSON file, for an official checkpoint with no config beside it.
+    window_convention
+        What the window in a config.json of another program counts: official (keys before the query) or hf.
     dry_run
         Print the plan, tensor by tensor, and write nothing.
     overwrite
-        Replace a native checkpoint at the destination.
+        Replace a checkpoint of this library at the destination.
     no_verify
         Skip hashing the source's files.
     json
         Print one JSON document: the plan, and the files that were written.
     """
     from griffin_core.checkpoints import convert as engine
-    from griffin_core.checkpoints.native import check_target
+    from griffin_core.checkpoints.target import check_target
 
     out = Output(json)
     check_target(dst.absolute().resolve(), overwrite)
-    plan = engine.plan(src, to, dtype, max_shard_size, verify=not no_verify)
+    options = {"config": config, "window_convention": window_convention}
+    scratch = None if dry_run else engine.scratch_directory(dst)
+    with _bar("checking") as advance:
+        plan = engine.plan(src, to, dtype, max_shard_size, not no_verify, advance, scratch=scratch, **options)
+    for note in plan.checkpoint.notes:
+        out.say(f"note: {note}")
     if dry_run:
         _show_plan(out, plan)
     else:
-        _run(plan, dst, overwrite)
+        with _bar("writing", plan.nbytes) as advance:
+            engine.execute(plan, dst, overwrite, advance)
         _say_done(out, plan, dst)
     out.result(_result(plan, src, dst, dry_run))
     return 0
 
 
-def _run(plan: Plan, dst: Path, overwrite: bool) -> None:
+@contextlib.contextmanager
+def _bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A progress bar in bytes on a terminal; gives what advances it."""
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from griffin_core.checkpoints.convert import execute
     from griffin_core.cli.console import progress
 
     columns = (
@@ -80,12 +96,12 @@ def _run(plan: Plan, dst: Path, overwrite: bool) -> None:
         TimeRemainingColumn(),
     )
     with progress(*columns) as bar:
-        task = bar.add_task("writing", total=plan.nbytes, note="")
-        execute(plan, dst, overwrite, lambda size: bar.advance(task, size))
+        task = bar.add_task(what, total=total, note="")
+        yield lambda size: bar.advance(task, size)
 
 
 def _show_plan(out: Output, plan: Plan) -> None:
-    files = {shard.file: f"{number} of {len(plan.shards)}" for number, shard in enumerate(plan.shards, 1)}
+    files = {file: f"{number} of {len(plan.files)}" for number, file in enumerate(plan.files, 1)}
     rows = []
     for row in plan.rows():
         name = row["source"] if row["source"] == row["target"] else f"{row['source']} -> {row['target']}"
@@ -103,12 +119,13 @@ def _say_done(out: Output, plan: Plan, dst: Path) -> None:
 def _totals(plan: Plan) -> str:
     from griffin_core.memory import human
 
-    tensors = sum(len(shard.tensors) for shard in plan.shards)
-    files = "1 file" if len(plan.shards) == 1 else f"{len(plan.shards)} files"
-    return f"{tensors} tensors, {human(plan.nbytes)} in {files}, {human(plan.peak)} of memory at most"
+    tensors = len(plan.draft.tensors)
+    files = plan.files[0] if len(plan.files) == 1 else f"{len(plan.files)} files"
+    disk = f", {human(plan.scratch)} on disk for a while" if plan.scratch else ""
+    return f"{tensors} tensors, {human(plan.nbytes)} in {files}, {human(plan.peak)} of memory at most{disk}"
 
 
-def _result(plan: Plan, src: Path, dst: Path, dry_run: bool) -> dict[str, Any]:
+def _result(plan: Plan, src: str, dst: Path, dry_run: bool) -> dict[str, Any]:
     return {
         "source": src,
         "destination": dst,
@@ -116,7 +133,9 @@ def _result(plan: Plan, src: Path, dst: Path, dry_run: bool) -> dict[str, Any]:
         "to": plan.target_format,
         "bytes": plan.nbytes,
         "peak_bytes": plan.peak,
-        "files": [shard.file for shard in plan.shards],
+        "scratch_bytes": plan.scratch,
+        "notes": list(plan.checkpoint.notes),
+        "files": plan.files,
         "tensors": plan.rows(),
         "written": not dry_run,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from griffin_core.cli.console import Output
@@ -12,7 +11,16 @@ from griffin_core.errors import InputError
 _PARTS = ("weights", "state", "gradients", "moments", "activations", "total")
 
 
-def info(path: Path | None = None, /, *, preset: str | None = None, no_verify: bool = False, json: bool = False) -> int:
+def info(
+    path: str | None = None,
+    /,
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    window_convention: str | None = None,
+    no_verify: bool = False,
+    json: bool = False,
+) -> int:
     """Show backends, devices and kernels, or a checkpoint, or a preset.
 
     Without a path: every backend with its version, devices and
@@ -22,9 +30,13 @@ def info(path: Path | None = None, /, *, preset: str | None = None, no_verify: b
     Parameters
     ----------
     path
-        A checkpoint: its config, parameters, files, integrity and tokenizer.
+        A checkpoint of any format: its config, parameters, files, integrity, tokenizer, and what can read it.
     preset
         A named config: its parameters, and the memory it needs.
+    config
+        A preset's name or a JSON file, for an official checkpoint with no config beside it.
+    window_convention
+        What the window in a config.json of another program counts: official (keys before the query) or hf.
     no_verify
         Skip hashing the checkpoint's files.
     json
@@ -36,7 +48,7 @@ def info(path: Path | None = None, /, *, preset: str | None = None, no_verify: b
     if path is not None and preset is not None:
         raise InputError("a path and --preset are two questions; ask them one at a time")
     if path is not None:
-        _show_checkpoint(out, facts.checkpoint_facts(path, verify=not no_verify))
+        _show_checkpoint(out, facts.checkpoint_facts(path, not no_verify, config, window_convention))
     elif preset is not None:
         _show_preset(out, facts.preset_facts(preset))
     else:
@@ -112,20 +124,27 @@ def _show_preset(out: Output, found: dict[str, Any]) -> None:
 def _show_checkpoint(out: Output, found: dict[str, Any]) -> None:
     name = "no preset" if found["preset"] is None else f"the preset {found['preset']}"
     out.say(f"{found['path']}: {found['format']} format, {found['parameters']:,} parameters, the config of {name}")
+    for note in found["notes"]:
+        out.say(f"note: {note}")
     _show_config(out, found["config"])
     out.table(("dtype", "values"), list(found["dtypes"].items()))
     shards = [
-        (shard["file"], shard["tensors"], _size(shard["bytes"]), shard["sha256"][:12]) for shard in found["shards"]
+        (shard["file"], shard["tensors"], _size(shard["bytes"]), (shard["sha256"] or "none")[:12])
+        for shard in found["shards"]
     ]
     out.table(("file", "tensors", "size", "sha256"), shards)
-    tokenizer, exchange = found["tokenizer"], found["transformers"]
+    tokenizer, version = found["tokenizer"], found["library_version"]
     lines = {
         "integrity": found["integrity"],
         "size": _size(found["bytes"]),
-        "weights": found["weights_sha256"],
-        "written by": f"griffin-core {found['library_version']}",
+        "weights": found["weights_sha256"] or "not hashed",
+        "written by": "another program" if version is None else f"griffin-core {version}",
         "tokenizer": "none" if tokenizer is None else _tokenizer(tokenizer),
-        "transformers": "reads it" if exchange["readable"] else "cannot express " + "; ".join(exchange["because"]),
+        "read by": ", ".join(["griffin-core", *found["programs"]]),
+        **{
+            f"--to {name}": "cannot express " + "; ".join(why) if why else "can"
+            for name, why in found["formats"].items()
+        },
         **{f"metadata {key}": value for key, value in found["metadata"].items()},
     }
     out.table(("", ""), list(lines.items()))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from griffin_core.cli.compare import compare_checkpoints
 from griffin_core.cli.console import Output, console
 
 if TYPE_CHECKING:
@@ -24,13 +25,20 @@ def verify(
     device: str | None = None,
     profile: str = "quick",
     seed: int = 0,
+    checkpoint: str | None = None,
+    against: str | None = None,
+    config: str | None = None,
+    no_logits: bool = False,
     json: bool = False,
 ) -> int:
-    """Judge a backend, a kernel or your own function against the float64 reference.
+    """Judge a backend, a kernel or your own function against the float64 reference, or compare two checkpoints.
 
     Without --kernel every kernel of the backend is judged, and the laws of whole models on tiny ones. A function of
     your own is named module:attribute (this folder is on the path); it takes the backend's arrays:
     fn(x[b t d], log_a[b t d], h0 float32 [b d] or None, reset bool [b t] or None) -> (y[b t d], h float32 [b d]).
+
+    With --checkpoint and --against, two checkpoints of any formats are compared instead: tensor by tensor under their
+    canonical names, then their logits on random tokens through the backend, in float32.
 
     Exit code 0: all holds. 1: a property fails; the shrunk case and code that shows it again are printed.
 
@@ -41,12 +49,19 @@ def verify(
         device: Where the backend's arrays are made, cuda say; else its own default.
         profile: How many cases are drawn: quick, ci or thorough.
         seed: Seed of the draws; equal seeds draw equal cases.
+        checkpoint: A checkpoint to compare.
+        against: The checkpoint that it should equal.
+        config: A preset's name or a JSON file, for official checkpoints with no config beside them.
+        no_logits: Compare weights only.
         json: Print one JSON document instead of a table.
     """
     from griffin_core import registry
     from griffin_core.testing import conformance
 
     out = Output(json)
+    if checkpoint is not None or against is not None or no_logits or config is not None:
+        judging = {"--kernel": kernel, "--op": op, "--device": device}
+        return compare_checkpoints(out, checkpoint, against, backend, config, not no_logits, seed, judging)
     with _here_on_path(), registry.on_device(backend, device), _spinner() as tell:
         report = conformance.judge(kernel, backend=backend, op=op, profile=profile, seed=seed, progress=tell)
     _show(out, report)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin_core import api, registry
-from griffin_core.checkpoints import native
+from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.cli.console import Output
 from griffin_core.generation import service, state_file
 from griffin_core.model import Model
@@ -85,7 +85,7 @@ def kernel_rows(report: Report) -> list[list[object]]:
 def conversion(checkpoint: Path, out: Path, backend: str) -> dict[str, Any]:
     """Convert to bfloat16, load the result, and compare sizes and the prompt's score."""
     made = api.convert(checkpoint, out, dtype=CONVERTED)
-    before, after = (sum(file.size for file in native.read(d).manifest.files.values()) for d in (checkpoint, out))
+    before, after = (sum(open_checkpoint(d).sizes.values()) for d in (checkpoint, out))
     scores = [api.load(d, backend=backend).score(_TEXT).bits_per_byte for d in (checkpoint, out)]
     return {
         "format": made.target_format,

@@ -94,7 +94,15 @@ def check_params(config: GriffinConfig, shapes: Mapping[str, tuple[int, ...]]) -
     Raises:
         CheckpointMismatch: naming up to ten each of missing, unused and misshapen parameters.
     """
-    table = {row.name: row.shape for row in param_table(config)}
+    check_table({row.name: row.shape for row in param_table(config)}, shapes)
+
+
+def check_table(table: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse names and shapes that are not exactly those of ``table``.
+
+    Raises:
+        CheckpointMismatch: naming up to ten each of missing, unused and misshapen parameters.
+    """
     missing = [name for name in table if name not in shapes]
     unused = [name for name in shapes if name not in table]
     wrong = [n for n in table if n in shapes and tuple(shapes[n]) != table[n]]

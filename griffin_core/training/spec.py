@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from griffin_core.checkpoints import native
+from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.config import GriffinConfig, from_dict
 from griffin_core.errors import CheckpointMismatch, ConfigError, InputError
 from griffin_core.layouts.initialise import init_params
@@ -32,7 +32,7 @@ class TrainSpec:
         batch, length: rows b and tokens t of a step.
         seed: of the initial weights and of the data's order.
         init: rule of the random initial weights ("paper", "released"), or None when ``init_from`` is given.
-        init_from: native checkpoint to fine-tune, with the digest of its weights; None draws random weights.
+        init_from: checkpoint to fine-tune, with the digest of its weights; None draws random weights.
         init_digest: that digest.
         checkpoint_every, eval_every: steps between saved states and between held-out evaluations; 0 is only at
             the end.
@@ -107,13 +107,13 @@ def start_from_preset(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def start_from_checkpoint(directory: str | Path) -> tuple[dict[str, Any], Tokenizer]:
-    """Fields of a run that fine-tunes a native checkpoint, and its tokenizer.
+    """Fields of a run that fine-tunes a checkpoint of any format, and its tokenizer.
 
     Raises:
         CheckpointError: it cannot be read.
         InputError: it has no tokenizer.
     """
-    checkpoint = native.read(directory)
+    checkpoint = open_checkpoint(directory)
     tokenizer = from_files(checkpoint.tokenizer_files)
     if tokenizer is None:
         raise InputError(f"{directory} has no tokenizer, so it cannot be trained on text; add its tokenizer.json")
@@ -145,7 +145,7 @@ def initial_params(spec: TrainSpec) -> Mapping[str, Array]:
     """
     if spec.init_from is None:
         return init_params(spec.config, spec.seed, spec.init or "paper")
-    checkpoint = native.read(spec.init_from)
+    checkpoint = open_checkpoint(spec.init_from)
     if checkpoint.digest != spec.init_digest:
         raise CheckpointMismatch(f"{spec.init_from} has changed since this run began; put the old one back")
     return {name: array.astype(np.float32) for name, array in checkpoint.params.items()}

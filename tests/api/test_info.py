@@ -137,8 +137,8 @@ def test_a_checkpoint_in_json(run: Run, saved: Path) -> None:
     assert found["bytes"] == sum(record.size for record in read.manifest.files.values())
     assert (found["verified"], found["weights_sha256"]) == (True, read.digest)
     assert found["tokenizer"]["kind"] == "ByteTokenizer"
-    assert found["transformers"]["readable"] is False
-    assert "lru_width=192" in found["transformers"]["because"][0]
+    assert "lru_width=192" in found["formats"]["huggingface"][0]
+    assert (found["formats"]["native"], found["programs"]) == ([], [])
 
 
 def test_a_checkpoint_in_words(run: Run, saved: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_checkpoint_in_words(run: Run, saved: Path) -> None:
     ):
         assert words in " ".join(out.split())
     code, out, _ = run("info", saved, "--no-verify")
-    assert "hashes were not checked" in " ".join(out.split())
+    assert "nothing was hashed" in " ".join(out.split())
 
 
 def test_damage_is_found_only_with_hashing(run: Run, saved: Path) -> None:
@@ -187,11 +187,11 @@ def test_convert_in_words(run: Run, saved: Path, tmp_path: Path) -> None:
     text = " ".join(out.split())
     assert code == 0
     assert "model.embed_tokens.weight cast float32 -> float16 264 x 128 67,584 1 of 1" in text
-    assert "112 tensors, 2.77 MB in 1 file" in text
+    assert "112 tensors, 2.77 MB in model.safetensors" in text
     assert "nothing was written" in text
     code, out, _ = run("convert", saved, tmp_path / "new")
     assert code == 0
-    assert "native -> native: 112 tensors, 5.54 MB in 1 file" in out
+    assert "native -> native: 112 tensors, 5.54 MB in model.safetensors" in out
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def test_convert_in_words(run: Run, saved: Path, tmp_path: Path) -> None:
         (["info", "EMPTY"], 1, "is no checkpoint; expected a directory with config.json"),
         (["convert", "MODEL"], 2, "DST"),
         (["convert", "MODEL", "NEW", "--to", "hugingface"], 2, "did you mean 'huggingface'"),
-        (["convert", "MODEL", "NEW", "--to", "huggingface"], 2, "huggingface is not written by this version"),
+        (["convert", "MODEL", "NEW", "--to", "huggingface"], 2, "huggingface cannot express lru_width=192"),
         (["convert", "MODEL", "NEW", "--dtype", "int8"], 2, "unknown checkpoint dtype 'int8'"),
         (["convert", "MODEL", "NEW", "--max-shard-size", "-1"], 2, "shard size '-1'"),
-        (["convert", "EMPTY", "NEW"], 1, "cannot be converted: it is no checkpoint"),
+        (["convert", "EMPTY", "NEW"], 1, "empty is no checkpoint"),
         (["convert", "MODEL", "MODEL"], 1, "already holds a checkpoint"),
-        (["convert", "EMPTY", "MODEL", "--overwrite"], 1, "it is no checkpoint"),
+        (["convert", "EMPTY", "MODEL", "--overwrite"], 1, "empty is no checkpoint"),
     ],
 )
 def test_wrong_use_is_one_line(run: Run, saved: Path, tmp_path: Path, words: list[str], code: int, said: str) -> None:

@@ -144,7 +144,7 @@ def test_what_a_killed_writer_left_is_removed(make: Make, tmp_path: Path, small_
 def test_an_unfinished_directory_is_no_checkpoint(make: Make) -> None:
     directory = make()
     (directory / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no manifest\.json .* it is unfinished"):
+    with pytest.raises(CheckpointError, match=r"no manifest\.json: .* it is unfinished"):
         native.read(directory)
 
 

@@ -33,10 +33,10 @@ def write(directory: Path, files: dict[str, str]) -> None:
     [
         ({}, "is no checkpoint; expected a directory with config.json"),
         ({"notes.txt": "x"}, "is no checkpoint"),
-        ({"config.json": "{}"}, "a Hugging Face style directory .* if it is a native checkpoint, it is unfinished"),
+        ({"config.json": "{}"}, "a Hugging Face directory .* if it is a native checkpoint, it is unfinished"),
         (
             {"config.json": "{}", "model.safetensors": ""},
-            "is a Hugging Face style directory",
+            "is a Hugging Face directory",
         ),
         ({"_METADATA": "{}"}, "an orbax directory"),
         ({"2b-it.pt": "PK\x03\x04"}, "a torch file"),
@@ -61,7 +61,7 @@ def test_foreign_files_and_absent_paths(tmp_path: Path, refuse: Refuse) -> None:
     refuse(file, "is no checkpoint")
     torch_file = tmp_path / "2b.pt"
     torch_file.write_bytes(b"PK\x03\x04")
-    refuse(torch_file, "a torch file, as the official PyTorch code writes; this version reads only native")
+    refuse(torch_file, "a torch file, as the official PyTorch code writes; expected a native checkpoint")
 
 
 def test_another_version_of_the_format_is_named(make: Make, monkeypatch: pytest.MonkeyPatch, refuse: Refuse) -> None:

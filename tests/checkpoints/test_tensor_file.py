@@ -62,7 +62,7 @@ def test_written_facts_are_the_files(tmp_path: Path) -> None:
 
 
 def test_tensors_longer_than_a_block_and_not_contiguous_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("griffin_core.checkpoints.tensor_file._BLOCK", 8)
+    monkeypatch.setattr("griffin_core.checkpoints.blocks.BLOCK", 8)
     whole = array((6, 10), "float32")
     path = tmp_path / "x.safetensors"
     views = {"whole": whole, "turned": whole.T, "strided": whole[::2, ::3]}

@@ -54,6 +54,7 @@ MAY_IMPORT = {
 LIBRARIES: dict[str, set[str]] = {
     "griffin_core": {"numpy", "ml_dtypes", "jaxtyping"},
     "griffin_core.checkpoints": {"safetensors"},
+    "griffin_core.checkpoints.hub": {"huggingface_hub"},
     "griffin_core.testing": {"hypothesis"},
     "griffin_core.text.tokenizer": {"tokenizers"},
     "griffin_core.training.data": {"grain"},

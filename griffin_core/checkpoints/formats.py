@@ -1,0 +1,122 @@
+"""The formats a checkpoint may have: what each looks like, what it can say, who reads it.
+
+A format joins by a row here; one that is not safetensors also by a store (``stores``), named as an entry point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from griffin_core.checkpoints.hf_config import inexpressible
+from griffin_core.config import GriffinConfig
+from griffin_core.errors import ConfigError, nearest
+from griffin_core.layouts.official import FLAX, TORCH, Form, unofficial
+
+NATIVE = "native"
+HUGGINGFACE = "huggingface"
+OFFICIAL_FLAX = "recurrentgemma-flax"
+OFFICIAL_TORCH = "recurrentgemma-torch"
+
+
+def _everything(config: GriffinConfig) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        about: what it is, for messages.
+        cannot: what the format cannot say of a config, one phrase per field.
+        form: names and orientations; None are the canonical ones.
+        extra: the extra of griffin-core that reads and writes its files; None needs NumPy alone.
+        files: what a framework's own files are called, for plans.
+        programs: who reads it beside us, as long as ``cannot`` is empty.
+    """
+
+    name: str
+    about: str
+    cannot: Callable[[GriffinConfig], list[str]]
+    form: Form | None = None
+    extra: str | None = None
+    files: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+
+
+_HF_PROGRAMS = ("transformers", "mlx-lm", "candle")
+FORMATS: dict[str, Format] = {
+    row.name: row
+    for row in (
+        Format(NATIVE, "a native checkpoint of this library", _everything),
+        Format(
+            HUGGINGFACE,
+            "a Hugging Face directory (config.json and *.safetensors)",
+            inexpressible,
+            programs=_HF_PROGRAMS,
+        ),
+        Format(
+            OFFICIAL_FLAX,
+            "an orbax directory, as the official Flax code writes",
+            unofficial,
+            FLAX,
+            "jax",
+            ("the orbax tree",),
+            ("recurrentgemma (JAX)",),
+        ),
+        Format(
+            OFFICIAL_TORCH,
+            "a torch file, as the official PyTorch code writes",
+            unofficial,
+            TORCH,
+            "torch",
+            ("model.pt",),
+            ("recurrentgemma (PyTorch)",),
+        ),
+    )
+}
+"""Every format by name, the library's own first."""
+
+
+def find_format(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        ConfigError: there is none; the nearest name is given.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format {name!r}; {nearest(name, FORMATS)}")
+    return FORMATS[name]
+
+
+def official_form(name: str) -> Form:
+    """The form of an official format.
+
+    Raises:
+        ConfigError: the format has canonical names.
+    """
+    form = find_format(name).form
+    if form is None:
+        raise ConfigError(f"{name} has canonical names; no table belongs to it")
+    return form
+
+
+def require_expressible(config: GriffinConfig, name: str) -> None:
+    """Refuse a format that cannot say what the config says.
+
+    Raises:
+        ConfigError: naming every such field and the formats that can.
+    """
+    phrases = find_format(name).cannot(config)
+    if phrases:
+        able = [row.name for row in FORMATS.values() if not row.cannot(config)]
+        raise ConfigError(f"{name} cannot express {'; '.join(phrases)}; what can: {', '.join(able)}")
+
+
+def programs(config: GriffinConfig, name: str) -> list[str]:
+    """The programs beside this library that read a checkpoint of that format and config."""
+    row = FORMATS[name]
+    if row.name == NATIVE and not inexpressible(config):
+        return list(_HF_PROGRAMS)  # the native directory is one of theirs
+    return [] if row.cannot(config) else list(row.programs)

@@ -1,0 +1,156 @@
+"""The official checkpoints, PyTorch file and orbax directory, read through stores and one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified_digest
+from griffin_core.checkpoints.detect import is_torch_file, orbax_directory
+from griffin_core.checkpoints.files import contained, named_errors
+from griffin_core.checkpoints.formats import OFFICIAL_FLAX, official_form
+from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION, parse
+from griffin_core.checkpoints.manifest import MANIFEST_FILE, read_manifest
+from griffin_core.checkpoints.native import SMALL_FILES
+from griffin_core.checkpoints.sources import DeferredArray, StoredTensor, TensorSource, Unprefixed
+from griffin_core.checkpoints.stores import load_store
+from griffin_core.checkpoints.tensor_file import CODES
+from griffin_core.config import GriffinConfig, from_dict
+from griffin_core.errors import CheckpointError, CheckpointMismatch, ConfigError
+from griffin_core.layouts.official import EMBEDDING_PATH, Form, Place, official_table, places, unofficial
+from griffin_core.layouts.params import check_table, param_table
+from griffin_core.layouts.recognise import released_config
+from griffin_core.shapes import Array
+from griffin_core.text.tokenizer import SENTENCEPIECE_FILE, TOKENIZER_FILES
+
+
+def read(
+    path: Path,
+    name: str,
+    verify: bool = True,
+    progress: Progress | None = None,
+    values: bool = True,
+    config: GriffinConfig | None = None,
+    scratch: Path | None = None,
+) -> Checkpoint:
+    """Open an official checkpoint; weights stay on disk until they are used.
+
+    The config is the one given, else that of a ``config.json`` of ours beside the weights, else that of the released
+    model with the same shapes.
+
+    Args:
+        path: a torch file, an orbax directory, or a directory that holds one of them.
+        name: of the format.
+        verify: compare files with the manifest where there is one, and refuse NaN and infinite weights.
+        progress: called with the number of bytes just looked at.
+        values: verifying looks at the values too.
+        config: the config, where none stands beside the weights.
+        scratch: a directory on disk for what cannot be memory-mapped; None uses memory.
+
+    Raises:
+        CheckpointError: it is damaged, or its framework is not installed; the file or tensor is named.
+        CheckpointMismatch: names or shapes are not the config's, or no config is known.
+    """
+    form = official_form(name)
+    home = path if path.is_dir() else path.parent
+    manifest = read_manifest(path) if path.is_dir() and (path / MANIFEST_FILE).exists() else None
+    if manifest is not None:
+        check_against_manifest(path, manifest, verify, SMALL_FILES, progress)
+    weights = _weights(path, name)
+    source = _unprefixed(load_store(name).open_tensors(weights, scratch), form)
+    if verify and manifest is None:
+        source.check()
+    config, notes = _config(home, config, source.stored, form, path)
+    params = _params(path, config, form, source, notes)
+    digest = verified_digest(path, params, manifest, verify and values, progress)
+    where = {place.canonical: place for place in places(config, form)}
+    return Checkpoint(
+        path, name, config, params, _tokenizer(weights), digest, manifest, source.stored, where, tuple(notes)
+    )
+
+
+def _unprefixed(source: TensorSource, form: Form) -> TensorSource:
+    """The source under official names: some writers put a word before every name."""
+    embedding = form.separator.join(EMBEDDING_PATH)
+    prefixes = [name.removesuffix(embedding) for name in source.stored if name.endswith(embedding)]
+    if len(prefixes) != 1 or not prefixes[0] or not all(name.startswith(prefixes[0]) for name in source.stored):
+        return source
+    return Unprefixed(source, prefixes[0])
+
+
+def _weights(path: Path, name: str) -> Path:
+    """The torch file or the orbax directory itself."""
+    if name == OFFICIAL_FLAX:
+        return orbax_directory(path)
+    if not path.is_dir():
+        return path
+    with named_errors(f"read {path}"):
+        found = sorted(entry.name for entry in path.iterdir() if is_torch_file(entry))
+    if len(found) != 1:
+        raise CheckpointError(f"{path} holds {len(found)} torch files ({', '.join(found)}); give the path of one")
+    return contained(path, found[0])
+
+
+def _config(
+    home: Path, given: GriffinConfig | None, stored: Mapping[str, StoredTensor], form: Form, path: Path
+) -> tuple[GriffinConfig, list[str]]:
+    if given is not None:
+        return given, []
+    file = home / CONFIG_FILE
+    if file.is_file():
+        with named_errors(f"read {file}"):
+            section = parse(file, file.read_bytes()).get(SECTION)
+        if isinstance(section, dict):
+            try:
+                return from_dict(section), []
+            except ConfigError as error:
+                raise CheckpointError(f"{file}: {error}") from error
+    try:
+        preset, config = released_config({name: tensor.shape for name, tensor in stored.items()}, form)
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{path}: {error}") from error
+    return config, [f"the shapes are those of {preset}, so its config is taken"]
+
+
+def _params(path: Path, config: GriffinConfig, form: Form, source: TensorSource, notes: list[str]) -> dict[str, Array]:
+    """Canonical parameters, each read when its values are needed; embedding rows beyond the vocabulary are cut."""
+    phrases = unofficial(config)
+    if phrases:
+        raise CheckpointMismatch(f"{path}: no official checkpoint has {'; '.join(phrases)}; give its own config")
+    table = official_table(config, form)
+    found = {name: tensor.shape for name, tensor in source.stored.items()}
+    embedding = form.separator.join(EMBEDDING_PATH)
+    rows = found.get(embedding, ())[:1]
+    if rows and rows[0] > config.vocab_size and len(found[embedding]) == 2:
+        found[embedding] = (config.vocab_size, *found[embedding][1:])
+        notes.append(f"{embedding} has {rows[0]} rows; those beyond the vocabulary of {config.vocab_size} are left out")
+    try:
+        check_table(table, found)
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{path}: {error}") from error
+    for name, tensor in source.stored.items():
+        if tensor.dtype not in CODES.values():
+            raise CheckpointError(f"{path}: tensor {name!r} is {tensor.dtype}; expected {', '.join(CODES.values())}")
+    shapes = {row.name: row.shape for row in param_table(config)}
+    return {place.canonical: _deferred(source, place, shapes[place.canonical]) for place in places(config, form)}
+
+
+def _deferred(source: TensorSource, place: Place, shape: tuple[int, ...]) -> Any:
+    """One parameter: a view of its tensor, without rows that pad it."""
+
+    def read() -> Array:
+        return place.take(source.get(place.official))[: shape[0]]
+
+    return DeferredArray(shape, source.stored[place.official].dtype, read)
+
+
+def _tokenizer(weights: Path) -> dict[str, bytes]:
+    """Tokenizer files beside the weights; downloads have a sentencepiece model one directory above the tree."""
+    inside = weights if weights.is_dir() else weights.parent
+    found = {name: inside / name for name in TOKENIZER_FILES if (inside / name).is_file()}
+    above = weights.parent / SENTENCEPIECE_FILE
+    if not found and weights.is_dir() and above.is_file():
+        found[SENTENCEPIECE_FILE] = above
+    with named_errors(f"read {inside}"):
+        return {name: path.read_bytes() for name, path in found.items()}

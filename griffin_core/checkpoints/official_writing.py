@@ -1,0 +1,144 @@
+"""Writing official checkpoints: parameters change their places on disk, then the framework's store takes them.
+
+What needs another orientation, another dtype or a neighbour to be stacked with goes through one disk-backed file, so
+memory holds a few blocks, and what the store itself needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from griffin_core.checkpoints.blocks import row_blocks, scatter
+from griffin_core.checkpoints.checkpoint import Progress
+from griffin_core.checkpoints.files import named_errors, sync_directory
+from griffin_core.checkpoints.formats import official_form
+from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION
+from griffin_core.checkpoints.manifest import FileRecord, Manifest, file_digest
+from griffin_core.checkpoints.stores import load_store
+from griffin_core.checkpoints.tensor_directory import Draft, finish_directory
+from griffin_core.checkpoints.tensor_file import TensorOut, checked
+from griffin_core.errors import ConfigError
+from griffin_core.layouts.official import Form, Place, official_config, places
+from griffin_core.shapes import DTYPES, Array
+
+OFFICIAL_SECTION = "recurrentgemma"
+"""Key of the official code's own config in the ``config.json`` beside its weights."""
+_SCRATCH = "scratch.part"
+_ALIGN = 64
+
+
+def write(part: Path, draft: Draft, progress: Progress | None = None) -> Manifest:
+    """Fill an empty directory with an official checkpoint, its config and tokenizer; the manifest comes last.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite, the disk refuses, or the framework is not installed.
+        ConfigError: two halves of a stacked tensor differ in dtype.
+    """
+    form = official_form(draft.format)
+    store = load_store(draft.format)
+    with _scratch(part, draft, form) as room:
+        digests, arrays = {}, {}
+        for tensor, place in zip(draft.tensors, places(draft.config, form), strict=True):
+            digests[tensor.name], array = _placed(tensor, place, room, progress)
+            arrays[place.official] = array
+        store.write_tensors(part, arrays)
+        arrays.clear()
+    records = _records(part)
+    return finish_directory(part, draft, _texts(draft), records, digests)
+
+
+def scratch_bytes(draft: Draft, form: Form) -> int:
+    """Bytes on disk that are needed for a while beside the checkpoint itself."""
+    pairs = zip(draft.tensors, places(draft.config, form), strict=True)
+    return sum(_padded(tensor.nbytes) for tensor, place in pairs if not _as_it_is(tensor, place))
+
+
+def _placed(tensor: TensorOut, place: Place, room: Mapping[str, Array], progress: Progress | None) -> tuple[str, Array]:
+    """Digest of a canonical parameter, and the official array that it is now part of."""
+    own = hashlib.sha256()
+    official = room.get(place.official)
+    view = None if official is None else place.take(official)
+    for start, block in row_blocks(tensor.array, tensor.dtype):
+        own.update(checked(tensor, block).view(np.uint8).data)
+        if view is not None:
+            scatter(block, view[start : start + len(block)])
+        if progress is not None:
+            progress(block.nbytes)
+    return own.hexdigest(), np.asarray(tensor.array) if official is None else official
+
+
+def _as_it_is(tensor: TensorOut, place: Place) -> bool:
+    """Whether the store can take the array where it stands: nothing about it changes, and it is memory-mapped."""
+    same = place.transform.name == "none" and place.half is None and tensor.array.dtype.name == tensor.dtype
+    return same and isinstance(tensor.array, np.ndarray) and tensor.array.flags.c_contiguous
+
+
+@contextmanager
+def _scratch(part: Path, draft: Draft, form: Form) -> Iterator[dict[str, Array]]:
+    """Writable arrays by official name, in one file on disk that is gone afterwards."""
+    wanted: dict[str, tuple[tuple[int, ...], str]] = {}
+    for tensor, place in zip(draft.tensors, places(draft.config, form), strict=True):
+        if not _as_it_is(tensor, place):
+            shape, dtype = wanted.setdefault(place.official, (place.shape(tuple(tensor.array.shape)), tensor.dtype))
+            if dtype != tensor.dtype:
+                raise ConfigError(f"{place.official} would hold {dtype} and {tensor.dtype}; give one --dtype")
+    sizes = [_padded(math.prod(shape) * DTYPES[dtype].itemsize) for shape, dtype in wanted.values()]
+    path = part / _SCRATCH
+    with named_errors(f"write {part}"):
+        with path.open("wb+") as file:
+            if sum(sizes):
+                _reserve(file.fileno(), sum(sizes))
+        raw = np.memmap(path, np.uint8, "r+") if sum(sizes) else np.empty(0, np.uint8)
+    room, offset = {}, 0
+    for (name, (shape, dtype)), size in zip(wanted.items(), sizes, strict=True):
+        count = math.prod(shape) * DTYPES[dtype].itemsize
+        room[name] = np.asarray(raw[offset : offset + count]).view(DTYPES[dtype]).reshape(shape)
+        offset += size
+    try:
+        yield room
+    finally:
+        room.clear()
+        path.unlink(missing_ok=True)
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Take the room now: a mapped file that runs out of disk later would end the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        os.ftruncate(handle, size)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
+
+
+def _records(part: Path) -> dict[str, FileRecord]:
+    """Every file that the store wrote, forced to disk, by its name relative to the directory."""
+    found = {}
+    with named_errors(f"write {part}"):
+        for path in sorted(part.rglob("*")):
+            if path.is_dir():
+                sync_directory(path)
+                continue
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            found[path.relative_to(part).as_posix()] = FileRecord(path.stat().st_size, file_digest(path))
+    return found
+
+
+def _texts(draft: Draft) -> dict[str, bytes]:
+    """The small files; ``config.json`` holds our config and the official code's own arguments."""
+    fields = {SECTION: draft.config.to_dict(), OFFICIAL_SECTION: official_config(draft.config)}
+    return {**draft.texts(), CONFIG_FILE: (json.dumps(fields, indent=2) + "\n").encode()}

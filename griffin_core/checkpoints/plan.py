@@ -1,0 +1,107 @@
+"""What a conversion will do, tensor by tensor, known before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from griffin_core.checkpoints.checkpoint import Checkpoint
+from griffin_core.checkpoints.formats import FORMATS
+from griffin_core.checkpoints.official_writing import scratch_bytes
+from griffin_core.checkpoints.shards import Shard
+from griffin_core.checkpoints.tensor_directory import Draft
+from griffin_core.checkpoints.tensor_file import WORKING_BYTES
+from griffin_core.layouts.official import Place, places
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion will do, known from headers alone.
+
+    Attributes:
+        checkpoint: the opened source.
+        draft: what is written, with the dtypes that it shall have.
+        shards: files of a safetensors directory and the tensors in them; empty where a framework writes its own.
+        streamed: the source's weights are compared with its manifest while they are read, not before.
+    """
+
+    checkpoint: Checkpoint
+    draft: Draft
+    shards: tuple[Shard, ...]
+    streamed: bool
+
+    @property
+    def source_format(self) -> str:
+        """Name of the format that was found."""
+        return self.checkpoint.format
+
+    @property
+    def target_format(self) -> str:
+        """Name of the format to write."""
+        return self.draft.format
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensors to write."""
+        return self.draft.nbytes
+
+    @property
+    def files(self) -> list[str]:
+        """The files that hold tensors."""
+        return [shard.file for shard in self.shards] or list(FORMATS[self.target_format].files)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes on disk that are needed for a while beside the checkpoint itself."""
+        form = FORMATS[self.target_format].form
+        return 0 if form is None else scratch_bytes(self.draft, form)
+
+    @property
+    def peak(self) -> int:
+        """Bytes of memory that the conversion takes, as far as it is ours: a few blocks, however large the model is.
+
+        A framework that reads or writes its own files adds what it needs for its largest tensor.
+        """
+        foreign = {FORMATS[name].extra for name in (self.source_format, self.target_format)} - {None}
+        largest = max(tensor.nbytes for tensor in self.draft.tensors)
+        return WORKING_BYTES + (largest if foreign else 0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per parameter: where from, where to, transform, dtypes, shape, file, bytes."""
+        form = FORMATS[self.target_format].form
+        there = {} if form is None else {place.canonical: place for place in places(self.draft.config, form)}
+        files = {tensor.name: shard.file for shard in self.shards for tensor in shard.tensors}
+        rows = []
+        for tensor in self.draft.tensors:
+            source, target = self.checkpoint.places.get(tensor.name), there.get(tensor.name)
+            before = tensor.array.dtype.name
+            steps = [*_steps(source, target), *([] if before == tensor.dtype else ["cast"])]
+            rows.append(
+                {
+                    "source": _label(source, tensor.name),
+                    "target": _label(target, tensor.name),
+                    "transform": ", ".join(steps) or "none",
+                    "source_dtype": before,
+                    "dtype": tensor.dtype,
+                    "shape": list(tensor.array.shape),
+                    "shard": files.get(tensor.name, *self.files[:1]),
+                    "bytes": tensor.nbytes,
+                }
+            )
+        return rows
+
+
+def _label(place: Place | None, canonical: str) -> str:
+    """A parameter's name in a format: its tensor, and which half of it."""
+    if place is None:
+        return canonical
+    return place.official if place.half is None else f"{place.official}[{place.half}]"
+
+
+def _steps(source: Place | None, target: Place | None) -> list[str]:
+    """What happens to the axes between two formats."""
+    before = "none" if source is None else source.transform.back_name
+    after = "none" if target is None else target.transform.name
+    if source is not None and target is not None and source.transform is target.transform:
+        return []
+    return [name for name in (before, after) if name != "none"]

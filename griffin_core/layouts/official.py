@@ -1,0 +1,183 @@
+"""Names and orientations of the family's official checkpoints, PyTorch and Flax, as a table with inverses.
+
+Both have one table: the Flax tree writes a dense weight [in, out] as ``kernel`` where the PyTorch dict writes it
+[out, in] as ``weight``, and joins names by "/" here, since its top-level keys hold dots ("blocks.0"). Axis letters
+are those of ``griffin_core.shapes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from griffin_core.config import SQRT_WIDTH, GriffinConfig
+from griffin_core.errors import ConfigError
+from griffin_core.layouts.params import LM_HEAD, param_table
+from griffin_core.shapes import Array
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A change of axes that is a view, and its inverse.
+
+    Attributes:
+        name, back_name: what plans print for the two directions.
+        there: canonical array to official array.
+        back: official array to canonical array.
+    """
+
+    name: str
+    back_name: str
+    there: Callable[[Array], Array]
+    back: Callable[[Array], Array]
+
+
+SAME = Transform("none", "none", lambda x: x, lambda x: x)
+TRANSPOSE = Transform("transpose", "transpose", lambda x: x.T, lambda x: x.T)
+TAPS = Transform("d 1 w -> w d", "w d -> d 1 w", lambda x: x[:, 0, :].T, lambda x: x.T[:, None, :])
+HALF_BIAS = Transform("f -> 1 1 f", "1 1 f -> f", lambda x: x[None, None, :], lambda x: x[0, 0, :])
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of the two official forms: how names are joined, what a dense weight is called and how it lies."""
+
+    separator: str
+    dense: str
+    dense_transform: Transform
+
+
+TORCH = Form(".", "weight", SAME)
+FLAX = Form("/", "kernel", TRANSPOSE)
+
+EMBEDDING_PATH = ("embedder", "input_embedding")
+_R, _A, _M = "recurrent_block", "attention_block", "mlp_block"
+
+
+class Row(NamedTuple):
+    """One parameter: canonical name (below its layer), official path, transform (None: that of a dense weight), and
+    the half of a stacked pair that it is."""
+
+    canonical: str
+    path: tuple[str, ...]
+    transform: Transform | None = SAME
+    half: int | None = None
+
+
+def _dense(canonical: str, *path: str, bias: bool = True) -> tuple[Row, ...]:
+    """A linear's weight, and its bias."""
+    weight = Row(canonical + ".weight", path, None)
+    return (weight, Row(canonical + ".bias", (*path, "bias"))) if bias else (weight,)
+
+
+def _gate(canonical: str, official: str) -> tuple[Row, ...]:
+    lru, path = "temporal_block.rg_lru.", (_R, "rg_lru", official)
+    return Row(f"{lru}{canonical}_weight", (*path, "w")), Row(f"{lru}{canonical}_bias", (*path, "b"))
+
+
+TABLE: tuple[Row, ...] = (
+    Row("model.embed_tokens.weight", EMBEDDING_PATH),
+    Row("model.final_norm.weight", ("final_norm", "scale")),
+    Row("temporal_pre_norm.weight", ("temporal_pre_norm", "scale")),
+    Row("channel_pre_norm.weight", ("channel_pre_norm", "scale")),
+    *_dense("temporal_block.linear_x", _R, "linear_x"),
+    *_dense("temporal_block.linear_y", _R, "linear_y"),
+    *_dense("temporal_block.linear_out", _R, "linear_out"),
+    Row("temporal_block.conv_1d.weight", (_R, "conv_1d", "w"), TAPS),
+    Row("temporal_block.conv_1d.bias", (_R, "conv_1d", "b")),
+    Row("temporal_block.rg_lru.recurrent_param", (_R, "rg_lru", "a_param")),
+    *_gate("input_gate", "input_gate"),
+    *_gate("recurrent_gate", "a_gate"),
+    *_dense("temporal_block.q_proj", _A, "proj_q", bias=False),
+    *_dense("temporal_block.k_proj", _A, "proj_k", bias=False),
+    *_dense("temporal_block.v_proj", _A, "proj_v", bias=False),
+    *_dense("temporal_block.o_proj", _A, "proj_final"),
+    Row("mlp_block.gate_proj.weight", (_M, "ffw_up", "w"), TRANSPOSE, 0),
+    Row("mlp_block.up_proj.weight", (_M, "ffw_up", "w"), TRANSPOSE, 1),
+    Row("mlp_block.gate_proj.bias", (_M, "ffw_up", "b"), HALF_BIAS, 0),
+    Row("mlp_block.up_proj.bias", (_M, "ffw_up", "b"), HALF_BIAS, 1),
+    *_dense("mlp_block.down_proj", _M, "ffw_down"),
+)
+"""Every parameter of the family, those of the layers without their layer."""
+_ROWS = {row.canonical: row for row in TABLE}
+_LAYERS = "model.layers."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one canonical parameter stands in an official checkpoint: a whole tensor, or a half of a stacked pair."""
+
+    canonical: str
+    official: str
+    transform: Transform
+    half: int | None
+
+    def shape(self, canonical: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the official tensor, from the canonical parameter's."""
+        part = self.transform.there(np.broadcast_to(np.zeros(()), canonical)).shape
+        return part if self.half is None else (2, *part)
+
+    def take(self, official: Array) -> Array:
+        """The canonical parameter as a view of the official tensor."""
+        return self.transform.back(official if self.half is None else official[self.half])
+
+
+def places(config: GriffinConfig, form: Form) -> tuple[Place, ...]:
+    """The place of every parameter, in canonical order; the halves of a pair follow each other's index.
+
+    Raises:
+        ConfigError: the model has an output projection of its own, for which there is no name.
+    """
+    if not config.tie_embeddings:
+        raise ConfigError(f"official checkpoints have no place for {LM_HEAD}; tie_embeddings must be true")
+    return tuple(_place(row.name, form) for row in param_table(config))
+
+
+def official_table(config: GriffinConfig, form: Form) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the official checkpoint, in canonical order."""
+    shapes = {row.name: row.shape for row in param_table(config)}
+    return {place.official: place.shape(shapes[place.canonical]) for place in places(config, form)}
+
+
+def unofficial(config: GriffinConfig) -> list[str]:
+    """What the official code cannot compute, one phrase per field; empty when it computes the model."""
+    c = config
+    limits = (
+        (c.gate_blocks == c.num_heads, f"gate_blocks={c.gate_blocks} (must equal num_heads={c.num_heads})"),
+        (c.head_dim * c.num_heads == c.width, f"head_dim={c.head_dim} (must be width / num_heads)"),
+        (c.attention_window is not None, "attention_window=null (must be a number)"),
+        (c.attention_window != 1, "attention_window=1 (must be at least 2)"),
+        (c.conv_width == 4, f"conv_width={c.conv_width} (must be 4)"),
+        (c.tie_embeddings, "tie_embeddings=false (must be true)"),
+    )
+    return [phrase for fits, phrase in limits if not fits]
+
+
+def official_config(config: GriffinConfig) -> dict[str, object]:
+    """Arguments of the official ``GriffinConfig``, block types by name; its window counts the keys before the query."""
+    return {
+        "vocab_size": config.vocab_size,
+        "width": config.width,
+        "mlp_expanded_width": config.mlp_width,
+        "num_heads": config.num_heads,
+        "lru_width": config.lru_width,
+        "block_types": [kind.upper() for kind in config.layer_kinds],
+        "embeddings_scale_by_sqrt_dim": config.embedding_scale == SQRT_WIDTH,
+        "attention_window_size": (config.attention_window or 0) - 1,
+        "logits_soft_cap": config.logits_soft_cap or 0.0,
+    }
+
+
+def _place(canonical: str, form: Form) -> Place:
+    prefix, suffix = "", canonical
+    if canonical.startswith(_LAYERS):
+        layer, suffix = canonical.removeprefix(_LAYERS).split(".", 1)
+        prefix = f"blocks.{layer}{form.separator}"
+    row = _ROWS[suffix]
+    path, transform = row.path, row.transform
+    if transform is None:
+        path, transform = (*path, form.dense), form.dense_transform
+    return Place(canonical, prefix + form.separator.join(path), transform, row.half)
