@@ -22,6 +22,7 @@ WINDOW_CONVENTIONS = (OFFICIAL, HF)
 
 _REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 _WINDOW = "attention_window_size"
+_KEY_HEADS = "num_key_value_heads"
 _BLOCKS = ("block_types", "_block_types")
 # key: the one value this library computes, and what an absent key means to transformers
 _FIXED: dict[str, tuple[Any, Any]] = {
@@ -31,7 +32,7 @@ _FIXED: dict[str, tuple[Any, Any]] = {
     "rope_theta": (ROPE_BASE, ROPE_BASE),
     "partial_rotary_factor": (0.5, 0.5),
     "rope_type": ("default", "default"),
-    "num_key_value_heads": (1, None),
+    _KEY_HEADS: (1, None),
 }
 
 
@@ -125,11 +126,9 @@ def _pattern(path: Path, fields: Mapping[str, Any]) -> Any:
 
 def _check_fixed(path: Path, fields: Mapping[str, Any]) -> None:
     rope = fields.get("rope_parameters")
-    flat = {**fields, **(rope if isinstance(rope, dict) else {})}
-    if flat.get("num_key_value_heads") is None and fields["num_attention_heads"] == 1:
-        flat["num_key_value_heads"] = 1
+    single = fields["num_attention_heads"] == 1  # then as many key heads as query heads are one
     for key, (only, absent) in _FIXED.items():
-        value = flat.get(key)
-        value = absent if value is None else value
-        if value != only:
-            raise CheckpointError(f"{path}: {key}={value!r}; models of this family have {only!r}")
+        given = [place[key] for place in (fields, rope) if isinstance(place, Mapping) and place.get(key) is not None]
+        for value in given or [1 if key == _KEY_HEADS and single else absent]:
+            if value != only:
+                raise CheckpointError(f"{path}: {key}={value!r}; models of this family have {only!r}")
