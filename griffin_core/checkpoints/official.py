@@ -22,7 +22,8 @@ from griffin_core.layouts.official import EMBEDDING_PATH, Form, Place, official_
 from griffin_core.layouts.params import check_table, param_table
 from griffin_core.layouts.recognise import released_config
 from griffin_core.shapes import Array
-from griffin_core.text.tokenizer import SENTENCEPIECE_FILE, TOKENIZER_FILES
+from griffin_core.text.sentencepiece_file import SENTENCEPIECE_FILE
+from griffin_core.text.tokenizer import TOKENIZER_FILES
 
 
 def read(

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from griffin_core.errors import CheckpointError, InputError
 from griffin_core.presets import BYTE_VOCAB
 from griffin_core.text.byte_file import BOS, EOS, PAD, SETTINGS, SPECIALS, byte_tokenizer
+from griffin_core.text.sentencepiece_file import SENTENCEPIECE_FILE, SentencePieceTokenizer, sentencepiece_ids
 from griffin_core.text.stream import ByteStream, StreamDecoder, TextStream
 
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "tokenizer_config.json"
-SENTENCEPIECE_FILE = "tokenizer.model"
 TOKENIZER_FILES = (
     TOKENIZER_FILE,
     SETTINGS_FILE,
@@ -170,20 +170,17 @@ def from_files(files: Mapping[str, bytes]) -> Tokenizer | None:
         if _parse(TOKENIZER_FILE, files[TOKENIZER_FILE]) == byte_tokenizer():
             return ByteTokenizer()
         return LibraryTokenizer(files)
-    if SENTENCEPIECE_FILE in files:
-        raise CheckpointError(
-            f"{SENTENCEPIECE_FILE} is not read here; put the same tokenizer's {TOKENIZER_FILE} beside it"
-        )
-    return None
+    return SentencePieceTokenizer(files) if SENTENCEPIECE_FILE in files else None
 
 
 def special_ids(files: Mapping[str, bytes]) -> dict[str, int | None]:
     """Ids of "bos", "eos" and "pad", read from the files alone; None where the tokenizer has none.
 
-    ``tokenizer_config.json`` names the tokens; without it they are ``<bos>``, ``<eos>`` and ``<pad>``.
+    ``tokenizer_config.json`` names the tokens; without it they are ``<bos>``, ``<eos>`` and ``<pad>``. A sentencepiece
+    model tells its own where the library is installed.
     """
     if TOKENIZER_FILE not in files:
-        return dict.fromkeys(("bos", "eos", "pad"))
+        return sentencepiece_ids(files)
     settings = _parse(SETTINGS_FILE, files[SETTINGS_FILE]) if SETTINGS_FILE in files else {}
     added = _parse(TOKENIZER_FILE, files[TOKENIZER_FILE]).get("added_tokens")
     entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []

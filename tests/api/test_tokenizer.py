@@ -97,7 +97,7 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         ({"tokenizer.json": b""}, "tokenizer.json is not JSON"),
         ({"tokenizer.json": b"[1]"}, "holds a JSON list"),
         ({"tokenizer.json": b"{}"}, "cannot be read by tokenizers"),
-        ({"tokenizer.model": b"\x0a"}, "tokenizer.model is not read here"),
+        ({"tokenizer.model": b"\x0a"}, "tokenizer.model cannot be read by sentencepiece"),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, files: dict[str, bytes], message: str) -> None:

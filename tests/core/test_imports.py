@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {"griffin_core": ROOT, **{path.name: path.parent for path in (ROOT / "backends").glob("griffin_core_*")}}
-FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "transformers", "grain", "hypothesis", "tokenizers", "matplotlib")
+FRAMEWORKS = (
+    "torch",
+    "jax",
+    "keras",
+    "tensorflow",
+    "transformers",
+    "grain",
+    "hypothesis",
+    "tokenizers",
+    "sentencepiece",
+    "matplotlib",
+)
 
 SPEC = (
     "config",
@@ -33,7 +44,7 @@ GROUPS = {
     "griffin_core.reference": "reference",
     "griffin_core.checkpoints": "files",
     # A tokenizer is a file format too: the native checkpoint holds it and knows its special tokens.
-    **{f"griffin_core.text.{name}": "files" for name in ("byte_file", "stream", "tokenizer")},
+    **{f"griffin_core.text.{name}": "files" for name in ("byte_file", "sentencepiece_file", "stream", "tokenizer")},
     "griffin_core.protocol": "seam",
     "griffin_core.registry": "seam",
     "griffin_core.numpy_backend": "numpy",
@@ -57,6 +68,7 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core.checkpoints.hub": {"huggingface_hub"},
     "griffin_core.testing": {"hypothesis"},
     "griffin_core.text.tokenizer": {"tokenizers"},
+    "griffin_core.text.sentencepiece_file": {"sentencepiece"},
     "griffin_core.training.data": {"grain"},
     "griffin_core.training.plots": {"matplotlib"},
     "griffin_core.training.progress": {"rich"},
