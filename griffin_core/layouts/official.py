@@ -133,7 +133,7 @@ def places(config: GriffinConfig, form: Form) -> tuple[Place, ...]:
     """
     if not config.tie_embeddings:
         raise ConfigError(f"official checkpoints have no place for {LM_HEAD}; tie_embeddings must be true")
-    return tuple(_place(row.name, form) for row in param_table(config))
+    return tuple(place_of(row.name, form) for row in param_table(config))
 
 
 def official_table(config: GriffinConfig, form: Form) -> dict[str, tuple[int, ...]]:
@@ -171,7 +171,8 @@ def official_config(config: GriffinConfig) -> dict[str, object]:
     }
 
 
-def _place(canonical: str, form: Form) -> Place:
+def place_of(canonical: str, form: Form) -> Place:
+    """Where one parameter stands, by its whole canonical name."""
     prefix, suffix = "", canonical
     if canonical.startswith(_LAYERS):
         layer, suffix = canonical.removeprefix(_LAYERS).split(".", 1)

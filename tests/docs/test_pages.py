@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from griffin_core import cli, env
+from griffin_core.layouts import official
 from griffin_core.testing import laws, properties
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +112,21 @@ def test_the_page_on_verification_lists_the_kit_s_properties() -> None:
     rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", text, re.MULTILINE)
     wanted = [(p.name, p.about) for p in properties.PROPERTIES]
     assert rows == wanted + [(name, law.about) for name, law in laws.BY_NAME.items()]
+
+
+def test_the_page_on_official_names_is_the_table_in_the_code() -> None:
+    text = (ROOT / "docs" / "format-official-torch.md").read_text(encoding="utf-8")
+    rows = text.partition("| --- | --- | --- | --- |\n")[2].splitlines()
+    assert rows == [_official_row(row.canonical) for row in official.TABLE]
+
+
+def _official_row(canonical: str) -> str:
+    whole = canonical if canonical.startswith("model.") else f"model.layers.0.{canonical}"
+    torch, flax = (official.place_of(whole, form) for form in (official.TORCH, official.FLAX))
+    names = " | ".join(f"`{place.official.replace('blocks.0', 'blocks.N')}`" for place in (torch, flax))
+    axes = "same" if flax.transform.name == "none" else flax.transform.name
+    axes = axes if flax.transform is torch.transform else f"Flax: {axes}"
+    return f"| `{canonical}` | {names} | {axes}{'' if torch.half is None else f', half {torch.half}'} |"
 
 
 def test_every_page_is_in_the_navigation() -> None:
