@@ -28,7 +28,9 @@ DTYPES = (
 )
 """Of arrays that are read."""
 
-_DEPTH, _RANK, _MOST_LEAVES = 32, 32, 100_000
+DEPTH = 32
+"""Keys of a path at most."""
+_RANK, _MOST_LEAVES = 32, 100_000
 _ARRAY_CODE = 1
 _IN_PIECES = "__msgpack_chunked_array__"
 
@@ -91,8 +93,8 @@ class _Reader:
         self.data, self.at = data, 0
 
     def leaves(self, keys: Keys, depth: int) -> Iterator[tuple[Keys, Packed | Other]]:
-        if depth > _DEPTH:
-            raise ValueError(f"the tree is deeper than {_DEPTH}")
+        if depth > DEPTH:
+            raise ValueError(f"the tree is deeper than {DEPTH}")
         kind, size = self._head()
         if kind in ("map", "list") and size:
             for index in range(size):

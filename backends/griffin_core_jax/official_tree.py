@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgpack
+
 from griffin_core.checkpoints.files import named_errors
 from griffin_core.errors import CheckpointError
-from griffin_core_jax.official_packed import Keys, Other, Packed, read_packed
+from griffin_core_jax.official_packed import DEPTH, Keys, Other, Packed, read_packed
 
-METADATA_FILE, PACKED_FILE, OCDBT_FILE = "_METADATA", "checkpoint", "manifest.ocdbt"
+METADATA_FILE, PACKED_FILE = "_METADATA", "checkpoint"
+CHECKPOINT_FILE, OCDBT_FILE = "_CHECKPOINT_METADATA", "manifest.ocdbt"
 ITEMS = ("default", "params", "state")
 """Subdirectories of a step in which orbax's managers put a tree."""
 WRAPPER = "params"
@@ -98,25 +101,34 @@ def read_tree(directory: Path) -> Tree:
     return Tree(dict(found), zarr3)
 
 
-def describe_tree(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The JSON files that orbax wants beside arrays in OCDBT, by file name.
+def describe_tree(names: Iterable[str]) -> dict[str, bytes]:
+    """The files that orbax wants beside arrays in a database, by name.
+
+    Of versions of orbax from the time of the official code, those that read a tree need the msgpack file too.
 
     Args:
         names: paths joined by "/".
     """
-    entries = {}
+    entries, tree = {}, {}
     for name in names:
         keys = tuple(name.split("/"))
         entries[str(keys)] = {
             "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
             "value_metadata": {"value_type": _ARRAY, "skip_deserialize": False},
         }
+        level: dict[str, Any] = tree
+        for key in keys[:-1]:
+            level = level.setdefault(key, {})
+        level[keys[-1]] = _ELSEWHERE[0] + ".".join(keys)
     flags = {"use_ocdbt": True, "use_zarr3": False, "store_array_data_equal_to_fill_value": True}
+    metadata = {"tree_metadata": entries, **flags, "custom_metadata": None}
     handler = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"
     times = {"init_timestamp_nsecs": None, "commit_timestamp_nsecs": None}
+    checkpoint = {"item_handlers": handler, "metrics": {}, **times, "custom_metadata": {}}
     return {
-        METADATA_FILE: {"tree_metadata": entries, **flags, "custom_metadata": None},
-        "_CHECKPOINT_METADATA": {"item_handlers": handler, "metrics": {}, **times, "custom_metadata": {}},
+        PACKED_FILE: msgpack.packb(tree),
+        METADATA_FILE: json.dumps(metadata).encode(),
+        CHECKPOINT_FILE: json.dumps(checkpoint).encode(),
     }
 
 
@@ -125,11 +137,13 @@ def problem_of_names(paths: Iterable[Keys]) -> str | None:
 
     Keys are printable text without a slash; no two arrays share the name that joining keys by dots gives.
     """
+    expected = f"expected at most {DEPTH} keys of printable text without a slash"
     owners: dict[str, Keys] = {}
     for keys in paths:
         joined = ".".join(keys)
-        if not joined.strip(".") or not all(key and key.isprintable() and "/" not in key for key in keys):
-            return f"names a tensor by the keys {str(list(keys))[:100]}; expected printable text without a slash"
+        legal = all(key and key.isprintable() and "/" not in key for key in keys) and len(keys) <= DEPTH
+        if not legal or not joined.strip("."):
+            return f"names a tensor by the keys {str(list(keys))[:100]}; {expected}"
         if joined in owners:
             return f"names two tensors {joined!r}, by the keys {list(owners[joined])} and {list(keys)}"
         owners[joined] = keys

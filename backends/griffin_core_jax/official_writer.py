@@ -7,7 +7,6 @@ tree and stores an array as one piece.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import tensorstore as ts
 from griffin_core.checkpoints.files import named_errors, sync_directory, write_file
 from griffin_core.errors import CheckpointError
 from griffin_core_jax.official_packed import DTYPES
-from griffin_core_jax.official_tree import OCDBT_FILE, PACKED_FILE, WRAPPER, describe_tree, problem_of_names
+from griffin_core_jax.official_tree import OCDBT_FILE, WRAPPER, describe_tree, problem_of_names
 
 CHUNK = 32 * 2**20
 """Bytes of a stored piece at most."""
@@ -66,7 +65,7 @@ def write_tensors(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise CheckpointError(f"cannot write {directory}: it is no directory; make it first")
     _check_names(directory, arrays)
     files = describe_tree(arrays)
-    for name in (OCDBT_FILE, PACKED_FILE, DATA, *files):
+    for name in (OCDBT_FILE, DATA, *files):
         if (directory / name).exists():
             raise CheckpointError(f"cannot write {directory}: {name} is there already; choose another directory")
     limits = {name: {"limit": 2} for name in ("data_copy_concurrency", "file_io_concurrency")}
@@ -75,7 +74,7 @@ def write_tensors(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
         for group in _groups(arrays):
             _write(directory, group, context)
         for name, body in files.items():
-            write_file(directory / name, json.dumps(body).encode())
+            write_file(directory / name, body)
         sync_directory(directory / DATA)
         sync_directory(directory)
 

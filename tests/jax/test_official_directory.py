@@ -191,7 +191,8 @@ def test_what_is_written_is_read_bit_for_bit(
         write_tensors(directory, made)
         check_same(open_tensors(directory), made)
         check_same(open_tensors(directory, directory), made)
-    assert {path.name for path in directory.iterdir()} == {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "d"}
+    made_by_us = {"_METADATA", "_CHECKPOINT_METADATA", "checkpoint", "manifest.ocdbt", "d"}
+    assert {path.name for path in directory.iterdir()} == made_by_us
 
 
 def test_orbax_reads_what_is_written_beside_other_files(arrays: Arrays, tmp_path: Path) -> None:
