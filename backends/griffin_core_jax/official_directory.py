@@ -86,7 +86,7 @@ def open_tensors(path: Path, scratch: Path | None = None) -> OrbaxTensors:
             the directory and, where it is known, the tensor are named.
     """
     directory = find_item(path.absolute())
-    size = _size_of_files(directory)
+    size = _size_of_files(path.absolute())
     tree = read_tree(directory)
     context = _context()
     stored: dict[str, StoredTensor] = {}
@@ -128,7 +128,8 @@ def _check_sizes(directory: Path, tensor: StoredTensor, store: ts.TensorStore, s
     Args:
         size: bytes of all files.
     """
-    where, piece = f"{directory}: tensor {tensor.name!r}", store.chunk_layout.write_chunk.shape or ()
+    where = f"{directory}: tensor {tensor.name!r}"
+    piece = tuple(length or 1 for length in store.chunk_layout.write_chunk.shape or ())
     if tensor.dtype not in DTYPES:
         raise CheckpointError(f"{where} has the dtype {tensor.dtype}; expected one of {', '.join(DTYPES[:4])}")
     if tensor.nbytes > size * _DENSEST:

@@ -109,7 +109,8 @@ def describe_tree(names: Iterable[str]) -> dict[str, bytes]:
     Args:
         names: paths joined by "/".
     """
-    entries, tree = {}, {}
+    entries: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for name in names:
         keys = tuple(name.split("/"))
         entries[str(keys)] = {
@@ -124,7 +125,7 @@ def describe_tree(names: Iterable[str]) -> dict[str, bytes]:
     metadata = {"tree_metadata": entries, **flags, "custom_metadata": None}
     handler = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"
     times = {"init_timestamp_nsecs": None, "commit_timestamp_nsecs": None}
-    checkpoint = {"item_handlers": handler, "metrics": {}, **times, "custom_metadata": {}}
+    checkpoint: dict[str, Any] = {"item_handlers": handler, "metrics": {}, **times, "custom_metadata": {}}
     return {
         PACKED_FILE: msgpack.packb(tree),
         METADATA_FILE: json.dumps(metadata).encode(),

@@ -76,7 +76,6 @@ def refused(directory: Path) -> str:
     line = str(caught.value)
     assert str(directory) in line
     assert "\n" not in line
-    assert "Traceback" not in line
     assert len(line) < 500 + 3 * len(str(directory))
     return line
 
@@ -141,23 +140,19 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "negative": (FILES, zarray(shape=[-8]), "tensor 'final_norm/scale'"),
     "absurd": (FILES, absurd, "more than"),
     "absurd chunk": (FILES, chunk, "needs memory for 4503599627370496 values at once"),
-    "another rank": (FILES, zarray(shape=[2, 4]), "tensor 'final_norm/scale'"),
     "complex": (FILES, zarray(dtype="<c8"), "has the dtype complex64"),
     "record": (FILES, zarray(dtype=[["a", "<f4"], ["b", "<f4"]]), "tensor 'final_norm/scale'"),
     "no JSON": (OCDBT, lambda d: (d / "_METADATA").write_bytes(b"\xff{"), "is damaged"),
     "deep JSON": (OCDBT, lambda d: (d / "_METADATA").write_text("[" * 99_999), "is damaged"),
     "long JSON": (OCDBT, lambda d: (d / "_METADATA").write_text(" " * 10_000_001), "more than a tree takes"),
-    "another JSON": (OCDBT, lambda d: (d / "_METADATA").write_text("[]"), "is damaged"),
     "empty tree": (OCDBT, lambda d: edit(d / "_METADATA", tree_metadata={}), "holds an empty tree"),
-    "key that climbs": (FILES, key("../other"), "printable text without a slash"),
+    "key that climbs": (FILES, key("../a\n"), "printable text without a slash"),
     "key of dots": (FILES, lambda d: edit_tree(d, lambda e: e.update(key_metadata=[{"key": ".."}])), "printable text"),
     "no key": (FILES, lambda d: edit_tree(d, lambda e: e.update(key_metadata=[])), "printable text"),
-    "key of two lines": (FILES, key("a\nb"), "printable text"),
     "key that is a number": (FILES, key(3), "is damaged"),
     "key that is not there": (OCDBT, key("other"), "tensor 'other/scale'"),
     "leaf twice": (OCDBT, lambda d: edit_tree(d, _as_embedder), "names a leaf twice"),
     "packed, empty": (PACKED, lambda d: (d / "checkpoint").write_bytes(b""), "is damaged"),
-    "packed, no tree": (PACKED, lambda d: (d / "checkpoint").write_bytes(b"\x80"), "not an array"),
     "packed, cut": (PACKED, lambda d: os.truncate(d / "checkpoint", 500), "cut short"),
     "packed, more": (PACKED, unpack((b"\x83", b"\x82")), "follow"),
     "packed, deep": (PACKED, lambda d: (d / "checkpoint").write_bytes(b"\x91" * 999), "deeper than 32"),
@@ -168,6 +163,7 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "packed, no values": (PACKED, lambda d: (d / "checkpoint").write_bytes(_elsewhere("x")), "lacks x"),
     "link to a file": (OCDBT, lambda d: (d / "link").symlink_to("/etc/hostname"), "a link that leaves"),
     "link to a directory": (FILES, lambda d: (d / "link").symlink_to(d.parent), "a link that leaves"),
+    "linked item": (OCDBT, lambda d: _linked(d), "a link that leaves"),
     "broken link": (FILES, lambda d: (d / "link").symlink_to(d / "none"), "no such file"),
     "pipe": (FILES, lambda d: os.mkfifo(d / "pipe"), "neither a file nor a directory"),
     **{
@@ -181,6 +177,12 @@ def _two(directory: Path) -> list[Path]:
     moved = directory.parent / "x"
     shutil.rmtree(directory)
     return [Path(shutil.copytree(moved, directory / name)) for name in ("default", "params")]
+
+
+def _linked(directory: Path) -> None:
+    shutil.move(directory, directory.parent / "elsewhere")
+    directory.mkdir()
+    (directory / "params").symlink_to(directory.parent / "elsewhere")
 
 
 def _as_embedder(entry: dict[str, Any]) -> None:
@@ -211,6 +213,7 @@ def check_equal(found: dict[str, np.ndarray], values: bool = True) -> None:
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
+    """(kind, bytes) of some damage to a file."""
     at, kind = int(rng.integers(len(data))) if data else 0, str(rng.choice(["flip", "cut", "zeros", "more", "swap"]))
     if kind == "flip" and data:
         return kind, data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
