@@ -82,6 +82,10 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core_jax.benchmark_peers": {"recurrentgemma", "optax"},
     "griffin_core_jax.checkpoints": {"orbax", "grain"},
     "griffin_core_jax.modules": {"flax"},
+    "griffin_core_jax.official_directory": {"tensorstore"},
+    "griffin_core_jax.official_packed": {"ml_dtypes"},
+    "griffin_core_jax.official_tree": {"msgpack"},
+    "griffin_core_jax.official_writer": {"tensorstore"},
     **{f"griffin_core_jax.{name}": {"optax"} for name in ("optimizer", "step", "trainer")},
 }
 
