@@ -7,17 +7,16 @@ all in one OCDBT database, or each in a zarr directory of its own. Which names t
 from __future__ import annotations
 
 import math
-import os
 import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
-from griffin_core.checkpoints.files import named_errors
+from griffin_core.checkpoints.files import named_errors, reserve
 from griffin_core.checkpoints.sources import StoredTensor
 from griffin_core.errors import CheckpointError, nearest
 from griffin_core_jax.official_packed import DTYPES, Packed
@@ -50,6 +49,9 @@ class OrbaxTensors:
     ) -> None:
         self.stored = stored
         self._directory, self._scratch, self._places = directory, scratch, places
+
+    def check(self) -> None:
+        """Nothing to compare: orbax keeps no checksum over values. Damage of its index shows when it is opened."""
 
     def get(self, name: str) -> np.ndarray:
         """One array, read-only, in its stored dtype.
@@ -166,7 +168,7 @@ def _room(directory: Path, tensor: StoredTensor, scratch: Path | None) -> np.nda
         return _empty(directory, tensor, tensor.shape)
     what = f"read {directory}: make room for tensor {tensor.name!r} in {scratch}"
     with named_errors(what), tempfile.TemporaryFile(dir=scratch) as file:
-        _reserve(file, tensor.nbytes)
+        reserve(file, tensor.nbytes)
         return np.memmap(file, tensor.dtype, "r+", shape=tensor.shape)
 
 
@@ -179,13 +181,6 @@ def _empty(directory: Path, tensor: StoredTensor, shape: tuple[int, ...]) -> np.
         raise CheckpointError(
             f"{what}, more than there is; give a scratch directory, or use another machine"
         ) from error
-
-
-def _reserve(file: BinaryIO, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-    else:
-        file.truncate(size)
 
 
 def _unpack(path: Path, place: Packed, values: np.ndarray) -> None:

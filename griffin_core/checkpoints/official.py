@@ -13,7 +13,7 @@ from griffin_core.checkpoints.formats import OFFICIAL_FLAX, official_form
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION, parse
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, read_manifest
 from griffin_core.checkpoints.native import SMALL_FILES
-from griffin_core.checkpoints.sources import DeferredArray, StoredTensor, TensorSource, Unprefixed
+from griffin_core.checkpoints.sources import DeferredArray, Remembering, StoredTensor, TensorSource, Unprefixed
 from griffin_core.checkpoints.stores import load_store
 from griffin_core.checkpoints.tensor_file import CODES
 from griffin_core.config import GriffinConfig, from_dict
@@ -24,6 +24,9 @@ from griffin_core.layouts.recognise import released_config
 from griffin_core.shapes import Array
 from griffin_core.text.sentencepiece_file import SENTENCEPIECE_FILE
 from griffin_core.text.tokenizer import TOKENIZER_FILES
+
+_STACKED = 2
+"""Tensors of a layer that hold two parameters each: the MLP's weights and biases."""
 
 
 def read(
@@ -59,7 +62,7 @@ def read(
     if manifest is not None:
         check_against_manifest(path, manifest, verify, SMALL_FILES, progress)
     weights = _weights(path, name)
-    source = _unprefixed(load_store(name).open_tensors(weights, scratch), form)
+    source = Remembering(_unprefixed(load_store(name).open_tensors(weights, scratch), form), _STACKED)
     if verify and manifest is None:
         source.check()
     config, notes = _config(home, config, source.stored, form, path)

@@ -18,7 +18,7 @@ import numpy as np
 
 from griffin_core.checkpoints.blocks import row_blocks, scatter
 from griffin_core.checkpoints.checkpoint import Progress
-from griffin_core.checkpoints.files import named_errors, sync_directory
+from griffin_core.checkpoints.files import named_errors, reserve, sync_directory
 from griffin_core.checkpoints.formats import official_form
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION
 from griffin_core.checkpoints.manifest import FileRecord, Manifest, file_digest
@@ -95,7 +95,7 @@ def _scratch(part: Path, draft: Draft, form: Form) -> Iterator[dict[str, Array]]
     with named_errors(f"write {part}"):
         with path.open("wb+") as file:
             if sum(sizes):
-                _reserve(file.fileno(), sum(sizes))
+                reserve(file, sum(sizes))
         raw = np.memmap(path, np.uint8, "r+") if sum(sizes) else np.empty(0, np.uint8)
     room, offset = {}, 0
     for (name, (shape, dtype)), size in zip(wanted.items(), sizes, strict=True):
@@ -107,14 +107,6 @@ def _scratch(part: Path, draft: Draft, form: Form) -> Iterator[dict[str, Array]]
     finally:
         room.clear()
         path.unlink(missing_ok=True)
-
-
-def _reserve(handle: int, size: int) -> None:
-    """Take the room now: a mapped file that runs out of disk later would end the process without a word."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
-    else:
-        os.ftruncate(handle, size)
 
 
 def _padded(size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -60,6 +61,24 @@ class Unprefixed:
     def get(self, name: str) -> Array:
         """The values under the shorter name."""
         return self._source.get(self._prefix + name)
+
+
+class Remembering:
+    """A source that keeps what it read last, for tensors of which several parameters are parts."""
+
+    def __init__(self, source: TensorSource, count: int) -> None:
+        self.stored = source.stored
+        self.check = source.check
+        self._source = source
+        self._latest: deque[tuple[str, Array]] = deque(maxlen=count)
+
+    def get(self, name: str) -> Array:
+        """The values, read once as long as no ``count`` others are asked for in between."""
+        for known, value in self._latest:
+            if known == name:
+                return value
+        self._latest.append((name, self._source.get(name)))
+        return self._latest[-1][1]
 
 
 class DeferredArray:
