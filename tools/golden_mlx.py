@@ -76,3 +76,16 @@ def generate(path: Path, prompt: str, length: int) -> list[int]:
     made, tokenizer = mlx_lm.load(str(path))
     ids: list[int] = tokenizer.encode(prompt)
     return ids + [step.token for step in mlx_lm.stream_generate(made, tokenizer, ids, max_tokens=length)]
+
+
+def first_of_batch(path: Path, prompts: list[list[int]]) -> list[tuple[int, float]]:
+    """The first token that each prompt of a batch is continued with, and its log-probability."""
+    import mlx.core as mx
+    import mlx_lm
+
+    mx.set_default_device(mx.cpu)
+    made, tokenizer = mlx_lm.load(str(path))
+    found = mlx_lm.batch_generate(
+        made, tokenizer, prompts, max_tokens=1, return_token_ids=True, return_logprobs=True, verbose=False
+    )
+    return [(ids[0], float(scores[0])) for ids, scores in zip(found.token_ids, found.logprobs, strict=True)]

@@ -46,6 +46,11 @@ BFLOAT16_UNIT = 2.0**-5
 """Between two bfloat16 logits of 4 to 8."""
 
 
+def _log_probabilities(config: GriffinConfig, weights: dict[str, Array], ids: list[int]) -> Array:
+    scores = reference.forward(config, weights, np.array([ids], np.int32))[0][0, -1]
+    return scores - np.logaddexp.reduce(scores)
+
+
 def _greedy(config: GriffinConfig, weights: dict[str, Array], ids: list[int], length: int) -> list[int]:
     for _ in range(length):
         scores = reference.forward(config, weights, np.array([ids], np.int32))[0][0, -1]
@@ -64,6 +69,18 @@ def test_generation_with_the_directory_s_tokenizer(need: Need, tmp_path: Path, p
     assert GENERATE[peer](tmp_path / "export", PROMPT, LENGTH) == wanted
 
 
+@pytest.mark.parametrize("peer", ["transformers", "transformers-4"])
+def test_transformers_casts_the_recurrent_parameter_unless_told(need: Need, tmp_path: Path, peer: str) -> None:
+    """dtype "auto" is what the config says, for every tensor, whatever its own dtype in the file."""
+    need(peer)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    native.save(tmp_path / "export", CONFIG, files.weights(), dtype="bfloat16")
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype="auto")
+    assert {value.dtype for value in made.parameters()} == {torch.bfloat16}
+
+
 def test_mlx_wants_the_recurrent_parameter_in_the_dtype_of_the_rest(need: Need, tmp_path: Path) -> None:
     """Ours is float32 in a bfloat16 checkpoint; mlx-lm's scan refuses two dtypes, unless the model is cast."""
     need("mlx")
@@ -80,6 +97,26 @@ def test_mlx_wants_the_recurrent_parameter_in_the_dtype_of_the_rest(need: Need, 
     logits = golden_mlx.logits(golden_mlx.load(tmp_path / "narrow"), case)
     np.testing.assert_array_equal(logits, golden_mlx.logits(mixed, case))
     assert np.abs(logits - files.truth("full")).max() <= 4 * BFLOAT16_UNIT
+
+
+def test_mlx_pads_shorter_prompts_of_a_batch_into_their_states(need: Need, tmp_path: Path) -> None:
+    """Its conv and recurrence read the padding. Prompts of one length come out right, as does each alone."""
+    need("mlx")
+    weights, tokenizer = make_weights(TEXT), ByteTokenizer()
+    native.save(tmp_path / "export", TEXT, weights, tokenizer.files())
+    prompts = [tokenizer.encode(text) for text in ("The quick brown fox.", "jumped over", "it")]
+
+    def errors(batch: list[list[int]]) -> list[float]:
+        found = golden_mlx.first_of_batch(tmp_path / "export", batch)
+        return [
+            abs(score - _log_probabilities(TEXT, weights, ids)[token])
+            for ids, (token, score) in zip(batch, found, strict=True)
+        ]
+
+    longest, *shorter = errors(prompts)
+    assert longest <= files.DIFFERS < min(shorter)
+    assert max(errors([ids[:2] for ids in prompts])) <= files.DIFFERS
+    assert max(error for ids in prompts for error in errors([ids])) <= files.DIFFERS
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(5, CONFIG.num_heads), (6, 1)])
@@ -103,7 +140,8 @@ def test_the_official_flax_code_reads_the_config_but_not_the_directory(need: Nee
 
     utils.save_parameters(str(tmp_path / "saved"), golden_official.flax_weights(files.weights()))
     variables = golden_official.restore(tmp_path / "saved")
-    assert Official.from_flax_params_or_variables(variables, **NOT_IN_WEIGHTS) == golden_official.official_config(CONFIG)
+    read = Official.from_flax_params_or_variables(variables, **NOT_IN_WEIGHTS)
+    assert read == golden_official.official_config(CONFIG)
     with pytest.raises(ValueError, match="pytree structure"):
         utils.load_parameters(str(tmp_path / "saved"), "single_device")
 
