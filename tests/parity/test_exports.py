@@ -1,7 +1,7 @@
 """Checkpoints that we write are loaded by the public programs themselves, where they are installed.
 
 The golden weights go to disk in the format a peer reads; what the peer computes from there must be its golden
-output, which it computed from weights that it was handed.
+output, which it computed from weights that it was handed (mlx-lm: from float32 in one file, as it only reads files).
 """
 
 from __future__ import annotations
