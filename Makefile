@@ -4,20 +4,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+pip = $(1)/bin/python -m pip --disable-pip-version-check
+PIP := $(call pip,$(VENV))
 # Processes of the test run. Each computes on one thread, so this many cores are busy.
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+# Where the public implementations are installed, and the command that runs them.
+ORACLES := $(VENV)-oracles
+live = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -m peers tests/parity tests/checkpoints
 # Extra arguments of the last command, as in: make demo ARGS="--seconds 60"
 ARGS ?=
 
-.PHONY: help demo test prove gpu gpu-sanitize compute-sanitizer lint docs bench clean
+.PHONY: help demo test prove gpu gpu-sanitize compute-sanitizer oracles lint docs bench clean
 
 help:
 	@echo "make demo    train a small model on real text, generate from it, verify it (under 10 minutes)"
 	@echo "make test    the tests (PYTHON=python3.12 chooses the interpreter)"
 	@echo "make prove   the long proofs: thorough properties, kills, soaks"
 	@echo "make gpu     the proofs that need a CUDA device; make gpu-sanitize: kernels under compute-sanitizer"
+	@echo "make oracles the public implementations, run beside their golden outputs and on our checkpoints"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the documentation, into site/"
 	@echo "make bench   timings beside bare matrix products and a copy"
@@ -45,6 +50,12 @@ gpu-sanitize: compute-sanitizer $(VENV)/.test
 compute-sanitizer:
 	@command -v $@ >/dev/null || { echo "$@ is not on PATH; it comes with NVIDIA's CUDA toolkit"; exit 1; }
 
+# Two environments of their own, as no one environment holds transformers 4 and 5. With --peers a peer that does
+# not import is an error; elsewhere its tests skip.
+oracles: $(ORACLES)/.ready $(ORACLES)-4/.ready
+	$(call live,$(ORACLES)) tests/benchmarks --peers official-torch,official-jax,transformers,mlx $(ARGS)
+	$(call live,$(ORACLES)-4) --peers transformers-4 $(ARGS)
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,12 +71,12 @@ bench: $(VENV)/.ready
 	$(BIN)/griffin bench train
 
 clean:
-	rm -rf $(VENV) build dist site runs
+	rm -rf $(VENV) $(ORACLES) $(ORACLES)-4 build dist site runs
 
-$(VENV)/.python:
+$(VENV)/.python $(ORACLES)/.python $(ORACLES)-4/.python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
 	  "; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)
 	@touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
@@ -82,4 +93,15 @@ $(VENV)/.lint: $(VENV)/.test
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(PIP) install -c constraints.txt -e ".[docs]"
+	@touch $@
+
+# recurrentgemma pins older versions of NumPy than the others need, and runs with these.
+$(ORACLES)/.ready: pyproject.toml constraints.txt constraints-oracles.txt | $(ORACLES)/.python
+	$(call pip,$(ORACLES)) install -c constraints-oracles.txt -e ".[torch,jax,flax,hf,test]" \
+	  "mlx[cpu]" mlx-lm absl-py einops sentencepiece typeguard
+	$(call pip,$(ORACLES)) install -c constraints-oracles.txt --no-deps recurrentgemma
+	@touch $@
+
+$(ORACLES)-4/.ready: pyproject.toml constraints-oracles-4.txt | $(ORACLES)-4/.python
+	$(call pip,$(ORACLES)-4) install -c constraints-oracles-4.txt -e ".[torch,test]" transformers
 	@touch $@

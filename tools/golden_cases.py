@@ -58,10 +58,10 @@ class Case:
     pieces: tuple[int, ...]
 
 
-def make_weights() -> dict[str, Array]:
+def make_weights(config: GriffinConfig = CONFIG) -> dict[str, Array]:
     """Float32 weights that bfloat16 holds exactly; biases and norm scales are drawn too, so that none is idle."""
     weights = {}
-    for row in param_table(CONFIG):
+    for row in param_table(config):
         noisy = dataclasses.replace(row, paper=_NOISE) if row.paper.rule == "zeros" else row
         weights[row.name] = init_param(noisy, SEED, "paper").astype(ml_dtypes.bfloat16).astype(np.float32)
     return weights

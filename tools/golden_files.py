@@ -23,6 +23,8 @@ AGREES = 2e-5
 """Float32 logits of two right implementations: about 40 roundings at the logits' scale of 6."""
 DIFFERS = 5e-3
 """A fault moves some logit by more than this: 250 times what rounding may."""
+REPEATS = 5e-6
+"""What a peer may differ by from its own golden output: a quarter of what two implementations may."""
 
 
 @functools.cache

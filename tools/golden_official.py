@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,21 +91,53 @@ def versions(half: str) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def torch_model(config: GriffinConfig, weights: Mapping[str, Array]) -> Any:
-    """The official torch module holding the weights, in float32."""
+def torch_model(config: GriffinConfig, named: Mapping[str, Array]) -> Any:
+    """The official torch module in float32, holding weights by their official names."""
     import torch
     from recurrentgemma.torch import Griffin
 
-    model = Griffin(_config(config), gradient_checkpointing=False, dtype=torch.float32)
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in torch_weights(weights).items()})
+    model = Griffin(official_config(config), gradient_checkpointing=False, dtype=torch.float32)
+    model.load_state_dict({name: torch.as_tensor(value) for name, value in named.items()})
     return model.eval()
 
 
 def run_torch(config: GriffinConfig, weights: Mapping[str, Array], case: Case) -> Array:
     """Logits float32 [b t v] of the official torch code, one call per piece, its cache carried."""
+    return _torch_logits(torch_model(config, torch_weights(weights)), case)
+
+
+def run_torch_file(path: Path, config: GriffinConfig, case: Case) -> Array:
+    """``run_torch`` on a ``.pt`` file: a flat dict by official names, loaded without running code from it."""
     import torch
 
-    model = torch_model(config, weights)
+    return _torch_logits(torch_model(config, torch.load(path, weights_only=True)), case)
+
+
+def run_jax(config: GriffinConfig, weights: Mapping[str, Array], case: Case) -> Array:
+    """Logits float32 [b t v] of the official Flax code, one call per piece, its cache carried."""
+    return _jax_logits(config, {"params": flax_weights(weights)}, case)
+
+
+def run_jax_directory(path: Path, config: GriffinConfig, case: Case) -> Array:
+    """``run_jax`` on an orbax directory that holds the variables: ``{"params": tree}``."""
+    return _jax_logits(config, restore(path), case)
+
+
+def restore(path: Path) -> dict[str, Any]:
+    """The variables in an orbax directory, as NumPy arrays, float32.
+
+    The official ``load_parameters`` fails on orbax 0.12, whose metadata is no tree of arrays any more.
+    """
+    import jax
+    import orbax.checkpoint as ocp
+
+    tree: dict[str, Any] = ocp.PyTreeCheckpointer().restore(path.absolute())
+    return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float32), tree)
+
+
+def _torch_logits(model: Any, case: Case) -> Array:
+    import torch
+
     cache, logits = None, []
     with torch.no_grad():
         for tokens, positions in _pieces(case):
@@ -113,20 +146,20 @@ def run_torch(config: GriffinConfig, weights: Mapping[str, Array], case: Case) -
     return np.concatenate(logits, axis=1)
 
 
-def run_jax(config: GriffinConfig, weights: Mapping[str, Array], case: Case) -> Array:
-    """Logits float32 [b t v] of the official Flax code, one call per piece, its cache carried."""
+def _jax_logits(config: GriffinConfig, variables: Mapping[str, Any], case: Case) -> Array:
     import jax.numpy as jnp
     from recurrentgemma.jax import Griffin
 
-    model = Griffin(_config(config), gradient_checkpointing=False, dtype=jnp.float32)
-    tree, cache, logits = {"params": flax_weights(weights)}, None, []
+    model = Griffin(official_config(config), gradient_checkpointing=False, dtype=jnp.float32)
+    cache, logits = None, []
     for tokens, positions in _pieces(case):
-        piece, cache = model.apply(tree, jnp.asarray(tokens), jnp.asarray(positions), cache)
+        piece, cache = model.apply(variables, jnp.asarray(tokens), jnp.asarray(positions), cache)
         logits.append(np.asarray(piece))
     return np.concatenate(logits, axis=1)
 
 
-def _config(config: GriffinConfig) -> Any:
+def official_config(config: GriffinConfig) -> Any:
+    """The official GriffinConfig of ``config``."""
     from recurrentgemma import common
 
     kinds = common.TemporalBlockType

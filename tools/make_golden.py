@@ -3,10 +3,10 @@
     python tools/make_golden.py inputs
     python tools/make_golden.py official-torch official-jax     # needs recurrentgemma, jax, flax, torch
     python tools/make_golden.py transformers                    # needs transformers 5
+    python tools/make_golden.py mlx                             # needs mlx-lm
     python tools/make_golden.py transformers-4                  # needs transformers 4
 
-recurrentgemma pins old numpy and absl-py: install it with ``pip install --no-deps recurrentgemma==1.0.1`` beside
-jax, flax, einops, jaxtyping, sentencepiece and "typeguard<3". See docs/parity.md.
+``make oracles`` installs them, in two environments. See docs/parity.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 
 import golden_cases
+import golden_mlx
 import golden_official
 import golden_transformers
 import ml_dtypes
@@ -29,6 +30,7 @@ from griffin_core.shapes import Array
 
 OFFICIAL_CASES = ("full", "beyond", "packed", "padded", "decode", "packed_decode", "padded_decode")
 TRANSFORMERS_CASES = ("full", "beyond", "packed", "padded", "decode", "padded_decode", "chunked")
+MLX_CASES = ("full", "beyond", "decode", "chunked")
 
 Outputs = dict[str, Array]
 
@@ -56,11 +58,17 @@ def transformers_4() -> tuple[Outputs, dict[str, str]]:
     return _outputs(("full", "beyond"), run), golden_transformers.versions()
 
 
+def mlx() -> tuple[Outputs, dict[str, str]]:
+    """Logits by case of mlx-lm, which takes single documents without padding only."""
+    return _outputs(MLX_CASES, golden_mlx.run), golden_mlx.versions()
+
+
 PEERS: dict[str, Callable[[], tuple[Outputs, dict[str, str]]]] = {
     "official-torch": official_torch,
     "official-jax": official_jax,
     "transformers": transformers,
     "transformers-4": transformers_4,
+    "mlx": mlx,
 }
 
 

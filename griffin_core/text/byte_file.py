@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "pad_token": "<pad>",
     "clean_up_tokenization_spaces": False,
     "model_max_length": 10**9,
+    "model_input_names": ["input_ids", "attention_mask"],  # transformers 4 would make a third that no model takes
 }
 """What transformers reads beside it (``tokenizer_config.json``)."""
 
