@@ -6,7 +6,7 @@ The official window W lets a query see itself and W keys before it: ours is W + 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,75 +14,34 @@ import numpy as np
 from golden_cases import Case
 
 from griffin_core.config import ATTENTION, GriffinConfig
+from griffin_core.layouts.official import FLAX, TORCH, Form, place_of
 from griffin_core.shapes import Array
-
-TABLE: tuple[tuple[str, str, str], ...] = (
-    # canonical name                                  official name                       how to get one from the other
-    ("model.embed_tokens.weight", "embedder.input_embedding", "same"),
-    ("model.final_norm.weight", "final_norm.scale", "same"),
-    ("temporal_pre_norm.weight", "temporal_pre_norm.scale", "same"),
-    ("channel_pre_norm.weight", "channel_pre_norm.scale", "same"),
-    ("temporal_block.linear_x.weight", "recurrent_block.linear_x.weight", "linear"),
-    ("temporal_block.linear_x.bias", "recurrent_block.linear_x.bias", "same"),
-    ("temporal_block.linear_y.weight", "recurrent_block.linear_y.weight", "linear"),
-    ("temporal_block.linear_y.bias", "recurrent_block.linear_y.bias", "same"),
-    ("temporal_block.linear_out.weight", "recurrent_block.linear_out.weight", "linear"),
-    ("temporal_block.linear_out.bias", "recurrent_block.linear_out.bias", "same"),
-    ("temporal_block.conv_1d.weight", "recurrent_block.conv_1d.w", "taps"),
-    ("temporal_block.conv_1d.bias", "recurrent_block.conv_1d.b", "same"),
-    ("temporal_block.rg_lru.recurrent_param", "recurrent_block.rg_lru.a_param", "same"),
-    ("temporal_block.rg_lru.input_gate_weight", "recurrent_block.rg_lru.input_gate.w", "same"),
-    ("temporal_block.rg_lru.input_gate_bias", "recurrent_block.rg_lru.input_gate.b", "same"),
-    ("temporal_block.rg_lru.recurrent_gate_weight", "recurrent_block.rg_lru.a_gate.w", "same"),
-    ("temporal_block.rg_lru.recurrent_gate_bias", "recurrent_block.rg_lru.a_gate.b", "same"),
-    ("temporal_block.q_proj.weight", "attention_block.proj_q.weight", "linear"),
-    ("temporal_block.k_proj.weight", "attention_block.proj_k.weight", "linear"),
-    ("temporal_block.v_proj.weight", "attention_block.proj_v.weight", "linear"),
-    ("temporal_block.o_proj.weight", "attention_block.proj_final.weight", "linear"),
-    ("temporal_block.o_proj.bias", "attention_block.proj_final.bias", "same"),
-    ("mlp_block.gate_proj.weight", "mlp_block.ffw_up.w", "up weight 0"),
-    ("mlp_block.up_proj.weight", "mlp_block.ffw_up.w", "up weight 1"),
-    ("mlp_block.gate_proj.bias", "mlp_block.ffw_up.b", "up bias 0"),
-    ("mlp_block.up_proj.bias", "mlp_block.ffw_up.b", "up bias 1"),
-    ("mlp_block.down_proj.weight", "mlp_block.ffw_down.weight", "linear"),
-    ("mlp_block.down_proj.bias", "mlp_block.ffw_down.bias", "same"),
-)
-_ROWS = {canonical: (official, how) for canonical, official, how in TABLE}
-_SHAPED: dict[str, Callable[[Array], Array]] = {
-    "same": lambda value: value,
-    "linear": lambda value: value,
-    "taps": lambda value: value[:, 0, :].T,
-    "up weight": lambda value: value.T,
-    "up bias": lambda value: value[None, None, :],
-}
 
 
 def torch_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
     """The official torch checkpoint's flat dict: linears [out, in], gate and up branches stacked."""
-    halves: dict[str, list[Array]] = {}
-    for canonical, value in weights.items():
-        layer, suffix = _split(canonical)
-        official, how = _ROWS[suffix]
-        shaped = _SHAPED[how.rstrip(" 01")](value)
-        # Canonical order puts gate (index 0) before up (index 1).
-        halves.setdefault(layer + official, []).append(shaped)
-    return {name: np.ascontiguousarray(np.stack(v) if len(v) == 2 else v[0]) for name, v in halves.items()}
+    return _placed(weights, TORCH)
 
 
 def flax_weights(weights: Mapping[str, Array]) -> dict[str, Any]:
     """The official Flax tree: top-level keys hold a dot ("blocks.0"), linears are "kernel" [in, out]."""
-    linear = {official for _, official, how in TABLE if how == "linear"}
     tree: dict[str, Any] = {}
-    for name, value in torch_weights(weights).items():
-        layer, suffix = ("", name) if not name.startswith("blocks.") else _block(name)
-        path = suffix.split(".")
-        if suffix in linear:
-            path[-1], value = "kernel", np.ascontiguousarray(value.T)
-        node = tree.setdefault(layer, {}) if layer else tree
-        for key in path[:-1]:
+    for name, value in _placed(weights, FLAX).items():
+        *path, last = name.split(FLAX.separator)
+        node = tree
+        for key in path:
             node = node.setdefault(key, {})
-        node[path[-1]] = value
+        node[last] = value
     return tree
+
+
+def _placed(weights: Mapping[str, Array], form: Form) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    for canonical, value in weights.items():
+        place = place_of(canonical, form)
+        official = found.setdefault(place.official, np.empty(place.shape(value.shape), value.dtype))
+        place.take(official)[...] = value
+    return found
 
 
 def versions(half: str) -> dict[str, str]:
@@ -119,12 +78,13 @@ def run_jax(config: GriffinConfig, weights: Mapping[str, Array], case: Case) -> 
 
 
 def run_jax_directory(path: Path, config: GriffinConfig, case: Case) -> Array:
-    """``run_jax`` on an orbax directory that holds the variables: ``{"params": tree}``."""
-    return _jax_logits(config, restore(path), case)
+    """``run_jax`` on an orbax directory that holds the parameters, with or without a level "params" around them."""
+    tree = restore(path)
+    return _jax_logits(config, tree if set(tree) == {"params"} else {"params": tree}, case)
 
 
 def restore(path: Path) -> dict[str, Any]:
-    """The variables in an orbax directory, as NumPy arrays, float32.
+    """What an orbax directory holds, as NumPy arrays, float32.
 
     The official ``load_parameters`` fails on orbax 0.12, whose metadata is no tree of arrays any more.
     """
@@ -181,17 +141,3 @@ def _pieces(case: Case) -> Iterator[tuple[Array, Array]]:
     ends = np.cumsum(case.pieces)
     for start, end in zip(ends - case.pieces, ends, strict=True):
         yield case.tokens[:, start:end].copy(), case.positions[:, start:end].copy()
-
-
-def _split(canonical: str) -> tuple[str, str]:
-    """("blocks.3.", suffix) of a layer's parameter, ("", name) of the others."""
-    prefix = "model.layers."
-    if not canonical.startswith(prefix):
-        return "", canonical
-    layer, suffix = canonical.removeprefix(prefix).split(".", 1)
-    return f"blocks.{layer}.", suffix
-
-
-def _block(name: str) -> tuple[str, str]:
-    word, layer, suffix = name.split(".", 2)
-    return f"{word}.{layer}", suffix

@@ -45,18 +45,19 @@ def plan(
         ConfigError: an unknown target format or dtype, an illegal shard size, or a config that the target cannot say.
         CheckpointError: the source is no checkpoint, or is damaged.
     """
-    form = find_format(to).form
+    target = find_format(to)
+    form = target.form
     if form is not None and max_shard_size is not None:
         raise ConfigError(f"{to} is not written in shards; leave max_shard_size out")
     options: dict[str, Any] = {"config": config, "window_convention": window_convention, "scratch": scratch}
     checkpoint = open_checkpoint(src, verify=False, **options)
     require_expressible(checkpoint.config, to)
-    tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype)
+    tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
     kept = all(tensor.array.dtype.name == tensor.dtype for tensor in tensors)
     streamed = verify and kept and checkpoint.manifest is not None and not checkpoint.places and form is None
     if verify and not streamed:
         checkpoint = open_checkpoint(src, verify=True, values=False, progress=progress, **options)
-        tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype)
+        tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
     metadata = {**checkpoint.metadata, "converted_from": checkpoint.format}
     draft = Draft(to, checkpoint.config, tensors, checkpoint.tokenizer_files, metadata)
     shards = plan_shards(tensors, parse_size(max_shard_size)) if form is None else ()
@@ -83,7 +84,8 @@ def convert(
         src: a checkpoint of any format, told from its content; "hub:OWNER/NAME" downloads one.
         dst: the directory to make.
         to: the format to write, a name of ``formats.FORMATS``.
-        dtype: as in ``native.save``; None keeps each tensor's, and then its bytes are identical.
+        dtype: as in ``native.save``, but for "huggingface", whose programs want one for all; None keeps each
+            tensor's, and then its bytes are identical.
         max_shard_size: bytes per file, or a size such as "2GB"; for safetensors only.
         overwrite: replace a checkpoint of this library at ``dst``.
         verify: prove the source's integrity.

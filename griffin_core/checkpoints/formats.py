@@ -5,7 +5,7 @@ A format joins by a row here; one that is not safetensors also by a store (``sto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from griffin_core.checkpoints.hf_config import inexpressible
@@ -33,6 +33,7 @@ class Format:
         form: names and orientations; None are the canonical ones.
         extra: the extra of griffin-core that reads and writes its files; None needs NumPy alone.
         files: what a framework's own files are called, for plans.
+        one_dtype: a dtype that is asked for is given to every tensor, as its programs need it.
         programs: who reads it beside us, as long as ``cannot`` is empty.
     """
 
@@ -43,9 +44,11 @@ class Format:
     extra: str | None = None
     files: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    one_dtype: bool = False
 
 
-_HF_PROGRAMS = ("transformers", "mlx-lm", "candle")
+_MLX = "mlx-lm"
+_HF_PROGRAMS = ("transformers", _MLX, "candle")
 FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
@@ -55,6 +58,7 @@ FORMATS: dict[str, Format] = {
             "a Hugging Face directory (config.json and *.safetensors)",
             inexpressible,
             programs=_HF_PROGRAMS,
+            one_dtype=True,
         ),
         Format(
             OFFICIAL_FLAX,
@@ -114,9 +118,13 @@ def require_expressible(config: GriffinConfig, name: str) -> None:
         raise ConfigError(f"{name} cannot express {'; '.join(phrases)}; what can: {', '.join(able)}")
 
 
-def programs(config: GriffinConfig, name: str) -> list[str]:
-    """The programs beside this library that read a checkpoint of that format and config."""
-    row = FORMATS[name]
-    if row.name == NATIVE and not inexpressible(config):
-        return list(_HF_PROGRAMS)  # the native directory is one of theirs
-    return [] if row.cannot(config) else list(row.programs)
+def programs(config: GriffinConfig, name: str, dtypes: Collection[str]) -> list[str]:
+    """The programs beside this library that read a checkpoint of that format and config.
+
+    Args:
+        dtypes: of its tensors; mlx-lm computes with one only.
+    """
+    row = FORMATS[HUGGINGFACE if name == NATIVE else name]  # the native directory is one of theirs
+    if row.cannot(config):
+        return []
+    return [program for program in row.programs if program != _MLX or len(set(dtypes)) == 1]

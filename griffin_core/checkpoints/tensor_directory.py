@@ -62,8 +62,14 @@ class Draft:
         return {CONFIG_FILE: (json.dumps(fields, indent=2) + "\n").encode(), **self.tokenizer_files}
 
 
-def plan_tensors(config: GriffinConfig, params: Mapping[str, Array], dtype: str | None) -> tuple[TensorOut, ...]:
+def plan_tensors(
+    config: GriffinConfig, params: Mapping[str, Array], dtype: str | None, one_dtype: bool = False
+) -> tuple[TensorOut, ...]:
     """Every parameter with the dtype that it shall have on disk, from names, shapes and dtypes only.
+
+    Args:
+        dtype: None keeps each tensor's.
+        one_dtype: ``dtype`` is for all of them, even those that the parameter table keeps in float32.
 
     Raises:
         ConfigError: an unknown dtype.
@@ -76,7 +82,8 @@ def plan_tensors(config: GriffinConfig, params: Mapping[str, Array], dtype: str 
     tensors = []
     for row in param_table(config):
         array = params[row.name]
-        target = array.dtype.name if dtype is None or row.float32 else dtype
+        kept = row.float32 and not one_dtype
+        target = array.dtype.name if dtype is None or kept else dtype
         if target not in CODES.values():
             if dtype is None or target != "float64":
                 raise CheckpointError(f"weight {row.name} is {target}; give dtype=, one of {', '.join(CODES.values())}")

@@ -44,7 +44,7 @@ def convert(
     to
         The format to write: native, huggingface, recurrentgemma-flax or recurrentgemma-torch.
     dtype
-        float32, float16 or bfloat16; default as they are. The decay parameters stay in float32.
+        float32, float16 or bfloat16; default as they are. The decay parameters keep theirs, but in huggingface.
     max_shard_size
         Size of a safetensors file at most, such as 500MB; default 2GB.
     config

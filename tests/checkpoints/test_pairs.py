@@ -111,7 +111,7 @@ def test_another_dtype_is_rounded_once(
     params = weights(config, {"rest": "float32", "decay": "float32"}, 0)
     native.save(tmp_path / "a", config, params)
     convert(tmp_path / "a", tmp_path / "b", to=to, dtype=dtype)
-    kept = {row.name for row in param_table(config) if row.float32}
+    kept = {row.name for row in param_table(config) if row.float32 and to != "huggingface"}
     rounded = {name: value if name in kept else value.astype(DTYPES[dtype]) for name, value in params.items()}
     same(dict(open_checkpoint(tmp_path / "b").params), rounded)
 

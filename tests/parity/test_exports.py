@@ -1,6 +1,6 @@
-"""Checkpoints that we write are loaded by the public programs themselves, where they are installed.
+"""Checkpoints that we convert are loaded by the public programs themselves, where they are installed.
 
-The golden weights go to disk in the format a peer reads; what the peer computes from there must be its golden
+The golden weights are converted to the format that a peer reads; what the peer computes from there must be its golden
 output, which it computed from weights that it was handed (mlx-lm: from float32 in one file, as it only reads files).
 """
 
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import golden_files as files
-import golden_official
 import numpy as np
 import pytest
 from golden_cases import CONFIG
 from golden_peers import PEERS
 
 from griffin_core.checkpoints import native
+from griffin_core.checkpoints.convert import convert
 from griffin_core.checkpoints.manifest import MANIFEST_FILE
 from griffin_core.checkpoints.shards import INDEX_FILE
 
@@ -31,22 +31,14 @@ SHARD = 20_000
 """Bytes per file: six files of these weights in bfloat16."""
 
 
-def export(format: str, path: Path, dtype: str = "float32", shard: int | None = None) -> Path:
-    """Write the golden weights, which bfloat16 holds exactly, as ``format`` and return where they are."""
-    if format == "huggingface":
-        native.save(path, CONFIG, files.weights(), dtype=dtype, max_shard_size=shard)
-    elif format == "recurrentgemma-torch":
-        import torch
-
-        named = golden_official.torch_weights(files.weights())
-        torch.save({name: torch.from_numpy(value).to(getattr(torch, dtype)) for name, value in named.items()}, path)
-    else:
-        import jax
-        import orbax.checkpoint as ocp
-
-        tree = golden_official.flax_weights(files.weights())
-        ocp.PyTreeCheckpointer().save(path, {"params": jax.tree.map(lambda leaf: leaf.astype(dtype), tree)})
-    return path
+def export(peer: str, path: Path, dtype: str = "float32", shard: int | None = None) -> Path:
+    """Convert the golden weights, which bfloat16 holds exactly, to the format that a peer reads; what it loads."""
+    native.save(path.with_name("native"), CONFIG, files.weights())
+    reads = PEERS[peer].reads
+    convert(
+        path.with_name("native"), path, to=reads, dtype=dtype, max_shard_size=shard if reads == "huggingface" else None
+    )
+    return path / "model.pt" if reads == "recurrentgemma-torch" else path
 
 
 def _same(peer: str, output: str, path: Path) -> None:
@@ -60,13 +52,13 @@ def _same(peer: str, output: str, path: Path) -> None:
 @pytest.mark.parametrize(("peer", "output"), OUTPUTS)
 def test_the_peer_computes_its_golden_logits(need: Need, tmp_path: Path, peer: str, output: str) -> None:
     need(peer)
-    _same(peer, output, export(PEERS[peer].reads, tmp_path / "export"))
+    _same(peer, output, export(peer, tmp_path / "export"))
 
 
 @pytest.mark.parametrize("peer", PEERS)
 def test_the_peer_reads_bfloat16_in_several_files(need: Need, tmp_path: Path, peer: str) -> None:
     need(peer)
-    path = export(PEERS[peer].reads, tmp_path / "export", "bfloat16", SHARD)
+    path = export(peer, tmp_path / "export", "bfloat16", SHARD)
     if PEERS[peer].reads == "huggingface":
         assert (path / INDEX_FILE).exists()
         assert (path / MANIFEST_FILE).exists()
