@@ -136,7 +136,7 @@ def checkpoint_facts(
         "notes": list(found.notes),
         "tokenizer": _tokenizer_facts(found.tokenizer_files),
         "formats": {name: row.cannot(found.config) for name, row in FORMATS.items()},
-        "programs": programs(found.config, found.format, dtypes),
+        "programs": programs(found.config, found.format, dtypes, found.manifest is not None),
     }
 
 

@@ -33,6 +33,7 @@ class Format:
         form: names and orientations; None are the canonical ones.
         extra: the extra of griffin-core that reads and writes its files; None needs NumPy alone.
         files: what a framework's own files are called, for plans.
+        memory: bytes that its library takes to read or write, as measured, largest tensor not counted.
         one_dtype: a dtype that is asked for is given to every tensor, as its programs need it.
         programs: who reads it beside us, as long as ``cannot`` is empty.
     """
@@ -45,6 +46,7 @@ class Format:
     files: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     one_dtype: bool = False
+    memory: int = 0
 
 
 _MLX = "mlx-lm"
@@ -68,6 +70,7 @@ FORMATS: dict[str, Format] = {
             "jax",
             ("the orbax tree",),
             ("recurrentgemma (JAX)",),
+            memory=300_000_000,
         ),
         Format(
             OFFICIAL_TORCH,
@@ -77,6 +80,7 @@ FORMATS: dict[str, Format] = {
             "torch",
             ("model.pt",),
             ("recurrentgemma (PyTorch)",),
+            memory=25_000_000,
         ),
     )
 }
@@ -118,13 +122,15 @@ def require_expressible(config: GriffinConfig, name: str) -> None:
         raise ConfigError(f"{name} cannot express {'; '.join(phrases)}; what can: {', '.join(able)}")
 
 
-def programs(config: GriffinConfig, name: str, dtypes: Collection[str]) -> list[str]:
+def programs(config: GriffinConfig, name: str, dtypes: Collection[str], ours: bool) -> list[str]:
     """The programs beside this library that read a checkpoint of that format and config.
 
     Args:
         dtypes: of its tensors; mlx-lm computes with one only.
+        ours: it has a config.json of this library, with the keys that each program looks for.
     """
     row = FORMATS[HUGGINGFACE if name == NATIVE else name]  # the native directory is one of theirs
     if row.cannot(config):
         return []
-    return [program for program in row.programs if program != _MLX or len(set(dtypes)) == 1]
+    able = [program for program in row.programs if program != _MLX or len(set(dtypes)) == 1]
+    return able if ours or row.form is not None else able[:1]

@@ -9,7 +9,8 @@ from griffin_core.checkpoints.checkpoint import Checkpoint, Progress
 from griffin_core.checkpoints.detect import describe, detect
 from griffin_core.checkpoints.files import named_errors
 from griffin_core.checkpoints.formats import FORMATS, HUGGINGFACE, NATIVE
-from griffin_core.config import GriffinConfig, from_json
+from griffin_core.checkpoints.hf_config import SECTION, parse
+from griffin_core.config import GriffinConfig, from_dict
 from griffin_core.errors import CheckpointError, ConfigError
 from griffin_core.presets import PRESETS, preset
 
@@ -55,14 +56,18 @@ def open_checkpoint(
 
 
 def find_config(config: str | Path | GriffinConfig | None) -> GriffinConfig | None:
-    """The config that a preset's name or a JSON file gives.
+    """The config that a preset's name or a JSON file gives; a ``config.json`` of ours is such a file.
 
     Raises:
         ConfigError: it is neither.
+        CheckpointError: the file cannot be read.
     """
     if config is None or isinstance(config, GriffinConfig):
         return config
     if str(config) in PRESETS or not Path(config).is_file():
         return preset(str(config)).config
-    with named_errors(f"read {config}"):
-        return from_json(Path(config).read_text(encoding="utf-8"))
+    path = Path(config)
+    with named_errors(f"read {path}"):
+        text = path.read_bytes()
+    fields = parse(path, text)
+    return from_dict(fields.get(SECTION, fields))

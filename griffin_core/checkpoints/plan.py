@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from griffin_core.checkpoints.checkpoint import Checkpoint
-from griffin_core.checkpoints.formats import FORMATS
+from griffin_core.checkpoints.formats import FORMATS, OFFICIAL_FLAX
 from griffin_core.checkpoints.official_writing import scratch_bytes
 from griffin_core.checkpoints.shards import Shard
 from griffin_core.checkpoints.tensor_directory import Draft
@@ -58,13 +58,14 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes of memory that the conversion takes, as far as it is ours: a few blocks, however large the model is.
+        """Bytes of memory that the conversion takes: a few blocks and what the frameworks' libraries need.
 
-        A framework that reads or writes its own files adds what it needs for its largest tensor.
+        An orbax tree of another program is decoded a whole tensor at a time.
         """
-        foreign = {FORMATS[name].extra for name in (self.source_format, self.target_format)} - {None}
-        largest = max(tensor.nbytes for tensor in self.draft.tensors)
-        return WORKING_BYTES + (largest if foreign else 0)
+        source = self.checkpoint
+        whole = source.format == OFFICIAL_FLAX and source.manifest is None
+        largest = max(tensor.nbytes for tensor in self.draft.tensors) if whole else 0
+        return WORKING_BYTES + largest + sum(FORMATS[name].memory for name in {source.format, self.target_format})
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per parameter: where from, where to, transform, dtypes, shape, file, bytes."""

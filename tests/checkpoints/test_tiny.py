@@ -80,7 +80,8 @@ def test_info_tells_what_it_is(name: str, found: str) -> None:
     facts = checkpoint_facts(TINY / name, **({"config": None} if FORMATS[found].form is None else options(found)))
     assert (facts["format"], facts["dtypes"]) == (found, {"bfloat16": facts["parameters"]})
     assert ("manifest" in facts["integrity"]) == (name != "native")
-    assert "transformers" in facts["programs"] or FORMATS[found].form is not None
+    readers = {"native": ["transformers", "mlx-lm", "candle"], "huggingface": ["transformers"]}
+    assert facts["programs"] == readers.get(found, [*FORMATS[found].programs])
     assert json.dumps(facts)
 
 
@@ -91,7 +92,8 @@ def test_without_a_config_the_user_is_asked_for_one(tmp_path: Path, name: str) -
         open_checkpoint(TINY / name)
     file = tmp_path / "config.json"
     file.write_text(CONFIG.to_json())
-    assert open_checkpoint(TINY / name, config=file).config == CONFIG
+    for path in (file, TINY / "native/config.json"):
+        assert open_checkpoint(TINY / name, config=path).config == CONFIG
     with pytest.raises(ConfigError, match="unknown preset 'griffin-tyny'"):
         open_checkpoint(TINY / name, config="griffin-tyny")
     with pytest.raises(CheckpointMismatch, match=rf"{name}.*parameters do not match the config"):
