@@ -75,7 +75,7 @@ def load(
         tokenizer=tokenizer,
         kernel=kernel,
         device=device,
-        source=Path(path),
+        source=checkpoint.path,
         weights_digest=checkpoint.digest,
     )
 

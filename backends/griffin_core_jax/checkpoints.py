@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from griffin_core.checkpoints.files import named_errors, replacing, sync_directory
+from griffin_core.checkpoints.files import named_errors, replacing, sync
 from griffin_core.checkpoints.manifest import file_digest
 from griffin_core.checkpoints.sealed import read_sealed, write_sealed
 from griffin_core.checkpoints.trainer_state import STATE_FILE, check_file, check_same_run, run_record
@@ -108,7 +108,7 @@ def _synced(directory: Path) -> list[Path]:
     found = sorted(directory.rglob("*"))
     for path in (*found, directory):
         if path.is_dir():
-            sync_directory(path)
+            sync(path)
         else:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())

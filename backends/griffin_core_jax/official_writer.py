@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from griffin_core.checkpoints.files import named_errors, sync_directory, write_file
+from griffin_core.checkpoints.files import named_errors, sync, write_file
 from griffin_core.errors import CheckpointError
 from griffin_core_jax.official_packed import DTYPES
 from griffin_core_jax.official_tree import OCDBT_FILE, WRAPPER, describe_tree, problem_of_names
@@ -75,8 +75,8 @@ def write_tensors(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
             _write(directory, group, context)
         for name, body in files.items():
             write_file(directory / name, body)
-        sync_directory(directory / DATA)
-        sync_directory(directory)
+        sync(directory / DATA)
+        sync(directory)
 
 
 def _check_names(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -79,9 +79,9 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_directory(path: Path) -> None:
-    """Force a directory's entries (new names, renames) to disk."""
-    if os.name == "nt":  # a directory cannot be opened there
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a directory's entries (new names, renames), to disk."""
+    if os.name == "nt" and path.is_dir():  # it cannot be opened there
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -113,7 +113,7 @@ def replacing(directory: Path, resume: bool = False) -> Iterator[Path]:
             if not resume:
                 empty_directory(part)
             yield part
-            sync_directory(part)
+            sync(part)
             _move_into_place(part, directory)
         except BaseException as error:
             if not (resume and _interrupted(error)):
@@ -167,7 +167,7 @@ def _move_into_place(part: Path, directory: Path) -> None:
         shutil.rmtree(part)  # it now holds the old content
     else:
         _swap_in_two_steps(part, directory)
-    sync_directory(directory.parent)
+    sync(directory.parent)
 
 
 def _swap_in_two_steps(part: Path, directory: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints.files import empty_directory, named_errors, sync_directory
+from griffin_core.checkpoints.files import empty_directory, named_errors, sync
 from griffin_core.checkpoints.manifest import file_digest
 from griffin_core.checkpoints.sealed import read_sealed, write_sealed
 from griffin_core.checkpoints.tensor_file import Written
@@ -59,7 +59,7 @@ class Journal:
         write_sealed(fresh, _KIND, {"plan": self.plan, "done": {name: asdict(d) for name, d in self._done.items()}})
         with named_errors(f"write {part}"):
             fresh.rename(part / JOURNAL_FILE)
-            sync_directory(part)
+            sync(part)
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from griffin_core.checkpoints.blocks import row_blocks, scatter
 from griffin_core.checkpoints.checkpoint import Progress
-from griffin_core.checkpoints.files import named_errors, reserve, sync_directory
+from griffin_core.checkpoints.files import named_errors, reserve, sync
 from griffin_core.checkpoints.formats import official_form
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION
 from griffin_core.checkpoints.manifest import FileRecord, Manifest, file_digest
@@ -118,14 +117,9 @@ def _records(part: Path) -> dict[str, FileRecord]:
     found = {}
     with named_errors(f"write {part}"):
         for path in sorted(part.rglob("*")):
+            sync(path)
             if path.is_dir():
-                sync_directory(path)
                 continue
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
             found[path.relative_to(part).as_posix()] = FileRecord(path.stat().st_size, file_digest(path))
     return found
 

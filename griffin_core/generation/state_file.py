@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from griffin_core.checkpoints.files import named_errors, sync_directory, write_file
+from griffin_core.checkpoints.files import named_errors, sync, write_file
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError, ConfigError, StateMismatch
 from griffin_core.generation.engine import Engine
@@ -184,7 +184,7 @@ def _write(path: Path, data: bytes) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        sync_directory(path.parent)
+        sync(path.parent)
 
 
 def _read(path: Path) -> bytes:

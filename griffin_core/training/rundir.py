@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from griffin_core.checkpoints.files import PART, named_errors, replacing, sync_directory, write_file
+from griffin_core.checkpoints.files import PART, named_errors, replacing, sync, write_file
 from griffin_core.checkpoints.sealed import read_sealed, write_sealed
 from griffin_core.errors import CheckpointError, InputError
 from griffin_core.training.spec import TrainSpec, spec_from_dict
@@ -154,7 +154,7 @@ class RunDirectory:
             beside = self.metrics_file.with_name(self.metrics_file.name + PART)
             write_file(beside, "".join(kept).encode())
             beside.replace(self.metrics_file)
-            sync_directory(self.path)
+            sync(self.path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every whole line of the metrics."""
