@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from griffin_core_torch.triton.aot.compile import TARGETS, Build, build
 from griffin_core_torch.triton.aot.programs import Program, programs
+from griffin_core_torch.triton.launch import OPTIONS
+from griffin_core_torch.triton.loading import device
 
 TABLE = Path(__file__).with_name("counts.json")
-"""The committed counts: {target: {program: {registers, spills, instructions, special, memory}}}."""
+"""The committed counts: {target: {program: {registers, spills, instructions, special, memory, source}}}."""
+_SOURCE = "source"
 SLACK = 1.05
 """Instructions may exceed the committed ones by 5 %: they differ a little between versions of Triton."""
 
@@ -28,8 +33,37 @@ def count(targets: Iterable[str], chosen: Iterable[Program]) -> Counts:
 
 def committed() -> Counts:
     """The counts in the repository."""
-    table = json.loads(TABLE.read_text(encoding="utf-8"))
-    return {target: {key: Build(**row) for key, row in rows.items()} for target, rows in table.items()}
+    return {
+        target: {
+            key: Build(**{name: value for name, value in row.items() if name != _SOURCE}) for key, row in rows.items()
+        }
+        for target, rows in _read().items()
+    }
+
+
+def stale() -> list[str]:
+    """Programs whose counts are of other sources than today's, by target; rewriting their rows makes it empty."""
+    today = {program.key: source(program) for program in programs()}
+    return [
+        f"{key} for {target}"
+        for target, rows in _read().items()
+        for key, row in rows.items()
+        if row.get(_SOURCE) != today.get(key)
+    ]
+
+
+def source(program: Program) -> str:
+    """A hash of everything that decides what is compiled: the kernel, what it calls, its constants, Triton itself."""
+    import triton
+
+    kernel = getattr(device(program.module), program.kernel)
+    constants = sorted((name, str(value)) for name, value in program.constants.items())
+    form = [program.dtype, program.warps, program.elements, constants, sorted(map(str, OPTIONS.items()))]
+    return hashlib.sha256(json.dumps([kernel.cache_key, triton.__version__, form]).encode()).hexdigest()[:16]
+
+
+def _read() -> dict[str, dict[str, dict[str, Any]]]:
+    return dict(json.loads(TABLE.read_text(encoding="utf-8")))
 
 
 def worse(found: Mapping[str, Mapping[str, Build]], table: Mapping[str, Mapping[str, Build]]) -> list[str]:
@@ -77,16 +111,15 @@ def line(target: str, key: str, row: Build) -> str:
 
 def write(found: Counts) -> None:
     """Put counts into the committed table; programs that are no more leave it."""
-    table = committed() if TABLE.exists() else {}
-    known = {program.key for program in programs()}
-    rows = {
-        target: {
-            key: dataclasses.asdict(row)
-            for key, row in sorted({**table.get(target, {}), **found.get(target, {})}.items())
-            if key in known
+    table = _read() if TABLE.exists() else {}
+    known = {program.key: program for program in programs()}
+    rows: dict[str, dict[str, Any]] = {}
+    for target in TARGETS:
+        fresh = {
+            key: {**dataclasses.asdict(row), _SOURCE: source(known[key])} for key, row in found.get(target, {}).items()
         }
-        for target in TARGETS
-    }
+        merged = sorted({**table.get(target, {}), **fresh}.items())
+        rows[target] = {key: row for key, row in merged if key in known}
     TABLE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
