@@ -153,15 +153,20 @@ def _write_tensor(
 ) -> str:
     own = hashlib.sha256()
     for block in blocks(tensor.array, tensor.dtype):
-        data = checked(tensor, block).view(np.uint8).data
-        # Hashing releases the interpreter lock: the tensor's own hash runs beside the file's and the write.
-        pending = pool.submit(own.update, data)
+        data = block.view(np.uint8).data
+        # Hashing releases the interpreter lock: the look at the values and the tensor's own hash run beside the
+        # file's hash and the write.
+        pending = pool.submit(_examine, tensor, block, own)
         whole.update(data)
         file.write(data)
         pending.result()
         if progress is not None:
             progress(data.nbytes)
     return own.hexdigest()
+
+
+def _examine(tensor: TensorOut, block: Array, own: Any) -> None:
+    own.update(checked(tensor, block).view(np.uint8).data)
 
 
 def _header_bytes(tensors: Sequence[TensorOut]) -> bytes:

@@ -57,10 +57,12 @@ def test_it_holds_the_golden_weights(name: str, found: str) -> None:
 
 
 @MADE_BY
-def test_it_is_loaded_without_conversion(name: str, found: str) -> None:
-    model = griffin.load(TINY / name, backend="numpy", dtype="float32", **options(found))
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_it_is_loaded_without_conversion(name: str, found: str, backend: str) -> None:
+    pytest.importorskip(backend)
+    model = griffin.load(TINY / name, backend=backend, dtype="float32", **options(found))
     tokens = np.arange(24).reshape(2, 12)
-    expected = griffin.load(TINY / "native", backend="numpy", dtype="float32").forward(tokens)[0]
+    expected = griffin.load(TINY / "native", backend=backend, dtype="float32").forward(tokens)[0]
     np.testing.assert_array_equal(model.forward(tokens)[0], expected)
 
 
