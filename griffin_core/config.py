@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,12 @@ ROPE_BASE = 10_000.0
 RECURRENT = "recurrent"
 ATTENTION = "attention"
 SQRT_WIDTH = "sqrt_width"
+
+_LARGEST = 2**28
+"""Of every count: larger ones are damage, and no size that follows from these leaves 64 bits."""
+_MOST_LAYERS = 10_000
+LONGEST_WINDOW = 2**31
+"""Keys that a window may have: more than any text has positions."""
 
 _COUNTS = ("width", "lru_width", "mlp_width", "num_heads", "head_dim", "gate_blocks", "num_layers", "vocab_size")
 
@@ -65,10 +72,10 @@ class GriffinConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_pattern", _as_pattern(self.block_pattern))
         for name in _COUNTS:
-            _require_count(name, getattr(self, name), minimum=1)
-        _require_count("conv_width", self.conv_width, minimum=2)
+            _require_count(name, getattr(self, name), 1, _MOST_LAYERS if name == "num_layers" else _LARGEST)
+        _require_count("conv_width", self.conv_width, 2, _LARGEST)
         if self.attention_window is not None:
-            _require_count("attention_window", self.attention_window, minimum=1)
+            _require_count("attention_window", self.attention_window, 1, LONGEST_WINDOW)
         if self.lru_width % self.gate_blocks:
             raise ConfigError(
                 f"gate_blocks={self.gate_blocks} does not divide lru_width={self.lru_width}; choose a divisor"
@@ -140,15 +147,15 @@ def from_dict(fields: Mapping[str, Any]) -> GriffinConfig:
     return GriffinConfig(**fields)
 
 
-def from_json(text: str) -> GriffinConfig:
-    """The config in a JSON text written by ``GriffinConfig.to_json``.
+def from_json(text: str | bytes) -> GriffinConfig:
+    """The config in a JSON text (or its bytes) written by ``GriffinConfig.to_json``.
 
     Raises:
         ConfigError: the text is not a JSON object, or ``from_dict`` refuses it.
     """
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"config is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ConfigError(f"config is a JSON {type(fields).__name__}; expected an object")
@@ -168,11 +175,13 @@ def _as_pattern(pattern: Any) -> tuple[str, ...]:
 def _as_soft_cap(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < float(value) < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value <= sys.float_info.max:
         raise ConfigError(f"logits_soft_cap={value!r}; expected a positive number, or null for no cap")
     return float(value)
 
 
-def _require_count(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ConfigError(f"{name}={value!r}; expected an integer of at least {minimum}")
+def _require_count(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}={value!r}; expected an integer of at least {least}")
+    if value > most:
+        raise ConfigError(f"{name}={value!r}; expected an integer of at most {most}")

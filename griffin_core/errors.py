@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONG = 2000
+"""Characters of the longest message that quotes a file."""
+
 
 class GriffinError(Exception):
     """Base of all errors raised on purpose; the command line prints it on one line."""
@@ -36,9 +39,15 @@ class NotEnoughMemory(GriffinError):
 
 
 class CheckpointError(GriffinError):
-    """A checkpoint cannot be read or written."""
+    """A checkpoint cannot be read or written.
+
+    Its message is one printable line, whatever the file holds that it quotes.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class CheckpointMismatch(CheckpointError):
@@ -63,6 +72,17 @@ class TrainingError(GriffinError):
 
 class RandomWeightsWarning(UserWarning):
     """Text is generated from weights that were never trained."""
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks or control characters, which are escaped, and without the middle if it is long."""
+    if not _cut(text).isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _cut(text))
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[: _LONG - 300]} ... {text[-290:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

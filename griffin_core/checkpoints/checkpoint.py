@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from griffin_core.checkpoints.blocks import blocks
@@ -30,12 +30,12 @@ class Checkpoint:
         config: the architecture.
         params: by canonical name, in canonical order; memory-mapped or deferred, so bytes are read when they are used.
         tokenizer_files: content by file name; empty when the checkpoint has no tokenizer.
-        digest: SHA-256 of the weights, equal in every format and however they are sharded; None when there is no
-            manifest and nothing was verified.
         manifest: all files, their hashes, and the writer's metadata; None when another program wrote it.
         stored: every tensor under the name that it has in the checkpoint.
         places: place in the stored tensors by canonical name; empty where names and orientation are canonical.
         notes: what was assumed or left out in reading, one sentence each.
+        digest: SHA-256 of the weights, equal in every format and however they are sharded; None when there is no
+            manifest and nothing was verified.
     """
 
     path: Path
@@ -43,11 +43,11 @@ class Checkpoint:
     config: GriffinConfig
     params: Mapping[str, Array] = field(repr=False)
     tokenizer_files: Mapping[str, bytes] = field(repr=False)
-    digest: str | None
     manifest: Manifest | None = field(repr=False)
     stored: Mapping[str, StoredTensor] = field(repr=False)
     places: Mapping[str, Place] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+    digest: str | None = None
 
     @property
     def layout(self) -> dict[str, dict[str, StoredTensor]]:
@@ -56,6 +56,14 @@ class Checkpoint:
         for name, tensor in self.stored.items():
             found.setdefault(tensor.file, {})[name] = tensor
         return found
+
+    def where(self, name: str) -> str:
+        """The file that holds a parameter, and the tensor's name in it where that is another."""
+        place = self.places.get(name)
+        stored = name if place is None else place.official
+        file = self.stored[stored].file if stored in self.stored else ""
+        path = self.path / file if self.path.is_dir() else self.path
+        return str(path) if stored == name else f"{path}: tensor {stored!r}"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -72,21 +80,19 @@ class Checkpoint:
         return {} if self.manifest is None else dict(self.manifest.metadata)
 
 
-def verified_digest(
-    path: Path, params: Mapping[str, Array], manifest: Manifest | None, verify: bool, progress: Progress | None = None
-) -> str | None:
-    """The digest of the weights, after a look at every value if ``verify``.
+def verified(checkpoint: Checkpoint, verify: bool, progress: Progress | None = None) -> Checkpoint:
+    """The checkpoint with the digest of its weights, after a look at every value if ``verify``.
 
     With a manifest its digest is given (its files are checked against it elsewhere).
 
     Raises:
         CheckpointError: a weight is NaN or infinite.
     """
-    stated = None if manifest is None else manifest.weights_sha256
+    stated = None if checkpoint.manifest is None else checkpoint.manifest.weights_sha256
     if not verify:
-        return stated
+        return replace(checkpoint, digest=stated)
     tensors: dict[str, tuple[str, tuple[int, ...], str]] = {}
-    for name, value in params.items():
+    for name, value in checkpoint.params.items():
         own = hashlib.sha256()
         bad = 0
         for block in blocks(value, value.dtype.name):
@@ -96,9 +102,12 @@ def verified_digest(
                 if progress is not None:
                     progress(block.nbytes)
         if bad:
-            raise CheckpointError(f"{path}: weight {name} has {bad} values that are NaN or infinite")
+            raise CheckpointError(
+                f"{checkpoint.where(name)}: weight {name} has {bad} values that are NaN or infinite; "
+                "take an undamaged copy"
+            )
         tensors[name] = (value.dtype.name, tuple(value.shape), own.hexdigest())
-    return stated or weights_digest(tensors)
+    return replace(checkpoint, digest=stated or weights_digest(tensors))
 
 
 def check_against_manifest(

@@ -12,12 +12,13 @@ from griffin_core.checkpoints.checkpoint import Progress
 from griffin_core.checkpoints.files import PART, named_errors, replacing
 from griffin_core.checkpoints.formats import NATIVE, find_format, require_expressible
 from griffin_core.checkpoints.journal import Journal
-from griffin_core.checkpoints.manifest import check_files
+from griffin_core.checkpoints.manifest import MANIFEST_FILE, check_files
 from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.checkpoints.plan import Plan
 from griffin_core.checkpoints.shards import parse_size, plan_shards
 from griffin_core.checkpoints.target import check_room, check_target
 from griffin_core.checkpoints.tensor_directory import Draft, plan_tensors, write_directory
+from griffin_core.checkpoints.tensor_file import NotFinite
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError, CheckpointMismatch, ConfigError
 
@@ -54,14 +55,15 @@ def plan(
     require_expressible(checkpoint.config, to)
     tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
     kept = all(tensor.array.dtype.name == tensor.dtype for tensor in tensors)
-    streamed = verify and kept and checkpoint.manifest is not None and not checkpoint.places and form is None
+    expected = checkpoint.digest if verify and kept else None
+    streamed = expected is not None and not checkpoint.places and form is None  # the weights are looked at once
     if verify and not streamed:
         checkpoint = open_checkpoint(src, verify=True, values=False, progress=progress, **options)
         tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
     metadata = {**checkpoint.metadata, "converted_from": checkpoint.format}
     draft = Draft(to, checkpoint.config, tensors, checkpoint.tokenizer_files, metadata)
     shards = plan_shards(tensors, parse_size(max_shard_size)) if form is None else ()
-    return Plan(checkpoint, draft, shards, streamed)
+    return Plan(checkpoint, draft, shards, expected)
 
 
 def convert(
@@ -118,33 +120,38 @@ def execute(made: Plan, dst: str | Path, overwrite: bool = False, progress: Prog
     """
     target = Path(dst).absolute().resolve()
     check_target(target, overwrite)
-    made.draft.texts()  # refuses what is no tokenizer before anything is written
+    try:
+        made.draft.texts()  # refuses what is no tokenizer before anything is written
+    except CheckpointError as error:
+        raise CheckpointError(f"{made.checkpoint.path}: {error}") from error
     if not made.shards:
         check_room(target, made.nbytes + made.scratch + _MARGIN)
-        with replacing(target) as part:
-            official_writing.write(part, made.draft, progress)
+        with _explained(made, target), replacing(target) as part:
+            official_writing.write(part, made.draft, progress, made.expected)
         return
     journal = Journal(_identity(made))
-    expected = made.checkpoint.digest if made.streamed else None
     with _explained(made, target), replacing(target, resume=True) as part:
         journal.begin(part)
         check_room(target, made.nbytes + _MARGIN - journal.nbytes)
-        write_directory(part, made.draft, made.shards, journal, progress, expected)
+        write_directory(part, made.draft, made.shards, journal, progress, made.expected)
         journal.end(part)
 
 
 @contextlib.contextmanager
 def _explained(made: Plan, target: Path) -> Iterator[None]:
-    """Errors of writing with what they mean for the conversion."""
+    """Errors of writing with the source's file, and with what they mean for the conversion."""
+    source = made.checkpoint
     try:
         yield
-    except CheckpointMismatch:
-        source = made.checkpoint
-        if source.manifest is not None:
-            check_files(source.path, source.manifest)  # names the file
-        raise
+    except NotFinite as error:
+        raise CheckpointError(f"{source.where(error.name)}: {error}") from error
+    except CheckpointMismatch as error:
+        if source.manifest is None:
+            raise
+        check_files(source.path, source.manifest)  # names the file
+        raise CheckpointError(f"{source.path / MANIFEST_FILE}: {error}; copy the checkpoint again") from error
     except CheckpointError as error:
-        if not isinstance(error.__cause__, OSError):
+        if not made.shards or not isinstance(error.__cause__, OSError):
             raise
         part = target.with_name(target.name + PART)
         raise CheckpointError(

@@ -20,6 +20,7 @@ PART = ".part"
 OLD = ".old"
 """Suffix of the sibling that holds the old content for a moment, where two names cannot be exchanged."""
 
+_SMALL = 1 << 28
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
@@ -38,7 +39,8 @@ def named_errors(what: str) -> Iterator[None]:
 
 def is_plain(name: str) -> bool:
     """Whether a name that a file gives is that of a file below its directory, subdirectories joined by "/"."""
-    return not ("\\" in name or "\0" in name or {"", ".", ".."} & set(name.split("/")))
+    encodable = name.encode("utf-8", "replace").decode() == name  # lone surrogates are in no name
+    return encodable and not ("\\" in name or "\0" in name or {"", ".", ".."} & set(name.split("/")))
 
 
 def contained(directory: Path, name: str) -> Path:
@@ -54,7 +56,7 @@ def contained(directory: Path, name: str) -> Path:
     if not is_plain(name):
         raise CheckpointError(f"{directory} names the file {name!r}, which is no plain file name; nothing was read")
     with named_errors(f"read {path}"):
-        real, home = path.resolve(strict=True), directory.resolve()
+        real, home = Path(os.path.realpath(path, strict=True)), directory.resolve()
         regular = stat.S_ISREG(path.stat().st_mode)
     if not (real.is_relative_to(home) or real.parent == home.parent.parent / "blobs"):
         raise CheckpointError(f"{path} is a link to {real}, outside the checkpoint; put the file itself there")
@@ -69,6 +71,20 @@ def reserve(file: IO[bytes], size: int) -> None:
         os.posix_fallocate(file.fileno(), 0, size)
     else:
         file.truncate(size)
+
+
+def read_small(directory: Path, name: str) -> bytes:
+    """The content of one of a checkpoint's small files: JSON, a tokenizer.
+
+    Raises:
+        CheckpointError: as in ``contained``, or it is not small.
+    """
+    path = contained(directory, name)
+    with named_errors(f"read {path}"):
+        size = path.stat().st_size
+        if size > _SMALL:
+            raise CheckpointError(f"{path} has {size} bytes; expected at most {_SMALL}; copy it again")
+        return path.read_bytes()
 
 
 def write_file(path: Path, data: bytes) -> None:

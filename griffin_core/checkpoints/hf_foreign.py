@@ -7,11 +7,12 @@ name, never ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from griffin_core.checkpoints.hf_config import EXCHANGE_TYPE, OWN_TYPE, SECTION, to_exchange
-from griffin_core.config import NORM_EPS, ROPE_BASE, SQRT_WIDTH, GriffinConfig, from_dict
+from griffin_core.config import LONGEST_WINDOW, NORM_EPS, ROPE_BASE, SQRT_WIDTH, GriffinConfig, from_dict
 from griffin_core.errors import CheckpointError, ConfigError, nearest
 
 OFFICIAL = "official"
@@ -34,6 +35,16 @@ _FIXED: dict[str, tuple[Any, Any]] = {
     "rope_type": ("default", "default"),
     _KEY_HEADS: (1, None),
 }
+_KNOWN = (
+    *_REQUIRED,
+    _WINDOW,
+    *_BLOCKS,
+    *_FIXED,
+    *("model_type", "sliding_window", "lru_width", "head_dim", "conv1d_width", "rope_parameters"),
+    *("logits_soft_cap", "embeddings_scale_by_sqrt_dim", "tie_word_embeddings", SECTION),
+)
+_SLIP = 0.85
+"""Likeness (of difflib) from which a key is taken for a misspelt one: one letter of seven or more."""
 
 
 def from_fields(
@@ -54,8 +65,10 @@ def from_fields(
         raise ConfigError(f"unknown window convention {convention!r}; {nearest(convention, WINDOW_CONVENTIONS)}")
     if convention is not None and isinstance(fields.get(SECTION), dict):
         raise ConfigError(f"{path} has a section {SECTION!r}, which says the window exactly; give no convention")
+    if SECTION in fields and not isinstance(fields[SECTION], dict):
+        raise CheckpointError(f"{path} has a damaged section {SECTION!r}; copy it again, or delete the section")
     try:
-        if isinstance(fields.get(SECTION), dict):
+        if SECTION in fields:
             return _from_section(path, fields), []
         return _translated(path, fields, convention or OFFICIAL)
     except ConfigError as error:
@@ -83,6 +96,7 @@ def _translated(path: Path, fields: Mapping[str, Any], convention: str) -> tuple
     missing = [key for key in _REQUIRED if not isinstance(fields.get(key), int)]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}, or has no number there; copy it again")
+    _check_names(path, fields)
     _check_fixed(path, fields)
     window, notes = _window(path, fields, convention)
     width, heads = fields["hidden_size"], fields["num_attention_heads"]
@@ -109,7 +123,7 @@ def _translated(path: Path, fields: Mapping[str, Any], convention: str) -> tuple
 
 def _window(path: Path, fields: Mapping[str, Any], convention: str) -> tuple[int, list[str]]:
     value = fields.get(_WINDOW, fields.get("sliding_window", 2048))
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LONGEST_WINDOW:
         raise CheckpointError(f"{path}: {_WINDOW}={value!r}; expected a number of keys")
     if convention == HF:
         return value, [f"{_WINDOW}={value} is taken as the keys that a query sees, itself included"]
@@ -122,6 +136,15 @@ def _pattern(path: Path, fields: Mapping[str, Any]) -> Any:
     if len(given) == 2 and given[0] != given[1]:
         raise CheckpointError(f"{path}: {_BLOCKS[0]} and {_BLOCKS[1]} differ; keep one of them")
     return given[0] if given else ["recurrent", "recurrent", "attention"]
+
+
+def _check_names(path: Path, fields: Mapping[str, Any]) -> None:
+    """An unknown key that looks like one that is absent is a slip or a flipped bit; others are not of our concern."""
+    absent = [key for key in _KNOWN if key not in fields]
+    for key in fields:
+        close = [] if key in _KNOWN else get_close_matches(key, absent, 1, _SLIP)
+        if close:
+            raise CheckpointError(f"{path} has an unknown key {key!r}; did you mean {close[0]!r}?")
 
 
 def _check_fixed(path: Path, fields: Mapping[str, Any]) -> None:

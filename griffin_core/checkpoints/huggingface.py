@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified_digest
-from griffin_core.checkpoints.files import contained, named_errors
+from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified
+from griffin_core.checkpoints.files import named_errors, read_small
 from griffin_core.checkpoints.formats import HUGGINGFACE
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, parse
 from griffin_core.checkpoints.hf_foreign import from_fields
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, Manifest, read_manifest
 from griffin_core.checkpoints.native import SMALL_FILES
 from griffin_core.checkpoints.shards import INDEX_FILE, SINGLE_FILE
-from griffin_core.checkpoints.tensor_directory import open_tensors
+from griffin_core.checkpoints.tensor_directory import matched, open_tensors
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError
-from griffin_core.layouts.params import EMBEDDING, LM_HEAD, check_params, param_table
+from griffin_core.layouts.params import EMBEDDING, LM_HEAD
 from griffin_core.shapes import Array
 from griffin_core.text.tokenizer import TOKENIZER_FILES
 
@@ -51,19 +51,15 @@ def read(
         ConfigError: a window convention that is unknown or not needed.
     """
     manifest, listed = _listing(directory, verify, progress)
-    path = contained(directory, CONFIG_FILE)
-    with named_errors(f"read {directory}"):
-        fields = parse(path, path.read_bytes())
-        tokenizer = {name: contained(directory, name).read_bytes() for name in TOKENIZER_FILES if name in listed}
+    path = directory / CONFIG_FILE
+    fields = parse(path, read_small(directory, CONFIG_FILE))
+    tokenizer = {name: read_small(directory, name) for name in TOKENIZER_FILES if name in listed}
     config, notes = from_fields(path, fields, window_convention)
     params, stored = open_tensors(directory, listed)
     params, more = _trimmed(directory, config, params)
-    check_params(config, {name: value.shape for name, value in params.items()})
-    ordered = {row.name: params[row.name] for row in param_table(config)}
-    digest = verified_digest(directory, ordered, manifest, verify and values, progress)
-    return Checkpoint(
-        directory, HUGGINGFACE, config, ordered, tokenizer, digest, manifest, stored, notes=(*notes, *more)
-    )
+    ordered = matched(directory, config, params, stored)
+    found = Checkpoint(directory, HUGGINGFACE, config, ordered, tokenizer, manifest, stored, notes=(*notes, *more))
+    return verified(found, verify and values, progress)
 
 
 def _listing(directory: Path, verify: bool, progress: Progress | None) -> tuple[Manifest | None, list[str]]:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints.files import contained, is_plain, named_errors
+from griffin_core.checkpoints.files import contained, is_plain, named_errors, read_small
 from griffin_core.checkpoints.formats import FORMATS, NATIVE
 from griffin_core.checkpoints.tensor_file import tensor_digest
 from griffin_core.errors import CheckpointError
@@ -99,23 +99,23 @@ def read_manifest(directory: Path) -> Manifest:
         CheckpointError: there is none, it is damaged, or another version of the format.
     """
     path = directory / MANIFEST_FILE
-    with named_errors(f"read {path}"):
-        text = path.read_bytes()
+    text = read_small(directory, MANIFEST_FILE)
     try:
         body = json.loads(text)
         own = body.pop(_SELF)
         kind, number = body.pop("format"), body.pop("format_version")
         body["files"] = {name: FileRecord(**record) for name, record in body["files"].items()}
         manifest = Manifest(**body, format=_FORMATS.get(kind, NATIVE))
+        matches = own == _self_hash(manifest.body())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a manifest of this library, or is damaged; copy it again") from error
     if kind not in _FORMATS or number != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} is {kind!r} version {number!r}; expected {FORMAT.format(NATIVE)!r} version {FORMAT_VERSION}"
         )
-    if own != _self_hash(manifest.body()):
+    if not matches:
         raise CheckpointError(f"{path} does not match its own hash, so it was changed or damaged; copy it again")
-    _check_names(path, manifest)
+    _check_entries(path, manifest)
     return manifest
 
 
@@ -155,7 +155,11 @@ def _self_hash(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _check_names(path: Path, manifest: Manifest) -> None:
+def _check_entries(path: Path, manifest: Manifest) -> None:
+    kinds = {"weights_sha256": str, "config_sha256": str, "library_version": str, "metadata": dict}
+    for field, kind in kinds.items():
+        if not isinstance(getattr(manifest, field), kind):
+            raise CheckpointError(f"{path} has a damaged {field}; copy it again")
     for name, record in manifest.files.items():
         if name == MANIFEST_FILE or not is_plain(name):
             raise CheckpointError(f"{path} names the file {name!r}, which is no plain file name; nothing was read")

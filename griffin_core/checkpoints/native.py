@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from griffin_core.checkpoints import manifest as manifests
-from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified_digest
+from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified
 from griffin_core.checkpoints.detect import describe, detect
-from griffin_core.checkpoints.files import OLD, named_errors, replacing
+from griffin_core.checkpoints.files import OLD, read_small, replacing
 from griffin_core.checkpoints.formats import HUGGINGFACE, NATIVE
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, from_exchange
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, Manifest
 from griffin_core.checkpoints.shards import INDEX_FILE, parse_size, plan_shards
 from griffin_core.checkpoints.target import check_target
-from griffin_core.checkpoints.tensor_directory import Draft, open_tensors, plan_tensors, write_directory
+from griffin_core.checkpoints.tensor_directory import Draft, matched, open_tensors, plan_tensors, write_directory
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError
-from griffin_core.layouts.params import check_params, param_table
 from griffin_core.shapes import Array
 from griffin_core.text.tokenizer import TOKENIZER_FILES
 
@@ -90,14 +89,11 @@ def read(
     check_against_manifest(directory, manifest, verify, SMALL_FILES, progress)
     if CONFIG_FILE not in manifest.files:
         raise CheckpointError(f"{directory / MANIFEST_FILE} does not list {CONFIG_FILE}; the checkpoint is incomplete")
-    with named_errors(f"read {directory}"):
-        config = from_exchange(directory / CONFIG_FILE, (directory / CONFIG_FILE).read_bytes())
-        tokenizer = {n: (directory / n).read_bytes() for n in manifest.files if n in TOKENIZER_FILES}
+    config = from_exchange(directory / CONFIG_FILE, read_small(directory, CONFIG_FILE))
+    tokenizer = {name: read_small(directory, name) for name in manifest.files if name in TOKENIZER_FILES}
     params, stored = open_tensors(directory, manifest.files)
-    check_params(config, {name: value.shape for name, value in params.items()})
-    ordered = {row.name: params[row.name] for row in param_table(config)}
-    digest = verified_digest(directory, ordered, manifest, verify and values)
-    return Checkpoint(directory, NATIVE, config, ordered, tokenizer, digest, manifest, stored)
+    ordered = matched(directory, config, params, stored)
+    return verified(Checkpoint(directory, NATIVE, config, ordered, tokenizer, manifest, stored), verify and values)
 
 
 def _require_native(directory: Path) -> None:

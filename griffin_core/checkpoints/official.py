@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified_digest
-from griffin_core.checkpoints.detect import is_torch_file, orbax_directory
-from griffin_core.checkpoints.files import contained, named_errors
+from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified
+from griffin_core.checkpoints.detect import TORCH_SUFFIXES, is_torch_file, orbax_directory
+from griffin_core.checkpoints.files import contained, named_errors, read_small
 from griffin_core.checkpoints.formats import OFFICIAL_FLAX, official_form
-from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION, parse
-from griffin_core.checkpoints.manifest import MANIFEST_FILE, read_manifest
+from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION, from_exchange, parse
+from griffin_core.checkpoints.manifest import MANIFEST_FILE, Manifest, read_manifest
 from griffin_core.checkpoints.native import SMALL_FILES
 from griffin_core.checkpoints.sources import DeferredArray, Remembering, StoredTensor, TensorSource, Unprefixed
 from griffin_core.checkpoints.stores import load_store
 from griffin_core.checkpoints.tensor_file import CODES
-from griffin_core.config import GriffinConfig, from_dict
-from griffin_core.errors import CheckpointError, CheckpointMismatch, ConfigError
+from griffin_core.config import GriffinConfig
+from griffin_core.errors import CheckpointError, CheckpointMismatch
 from griffin_core.layouts.official import EMBEDDING_PATH, Form, Place, official_table, places, unofficial
 from griffin_core.layouts.params import check_table, param_table
 from griffin_core.layouts.recognise import released_config
@@ -37,6 +37,7 @@ def read(
     values: bool = True,
     config: GriffinConfig | None = None,
     scratch: Path | None = None,
+    origin: str = "the config given",
 ) -> Checkpoint:
     """Open an official checkpoint; weights stay on disk until they are used.
 
@@ -51,6 +52,7 @@ def read(
         values: verifying looks at the values too.
         config: the config, where none stands beside the weights.
         scratch: a directory on disk for what cannot be memory-mapped; None uses memory.
+        origin: what ``config`` was read from, for messages.
 
     Raises:
         CheckpointError: it is damaged, or its framework is not installed; the file or tensor is named.
@@ -61,17 +63,17 @@ def read(
     manifest = read_manifest(path) if path.is_dir() and (path / MANIFEST_FILE).exists() else None
     if manifest is not None:
         check_against_manifest(path, manifest, verify, SMALL_FILES, progress)
-    weights = _weights(path, name)
+    weights = _weights(path, name, manifest)
     source = Remembering(_unprefixed(load_store(name).open_tensors(weights, scratch), form), _STACKED)
     if verify and manifest is None:
         source.check()
-    config, notes = _config(home, config, source.stored, form, path)
-    params = _params(path, config, form, source, notes)
-    digest = verified_digest(path, params, manifest, verify and values, progress)
+    notes: list[str] = []
+    if config is None:
+        config, origin, notes = _config(home, source.stored, form, weights)
+    params = _params(weights, config, origin, form, source, notes)
     where = {place.canonical: place for place in places(config, form)}
-    return Checkpoint(
-        path, name, config, params, _tokenizer(weights), digest, manifest, source.stored, where, tuple(notes)
-    )
+    found = Checkpoint(path, name, config, params, _tokenizer(weights), manifest, source.stored, where, tuple(notes))
+    return verified(found, verify and values, progress)
 
 
 def _unprefixed(source: TensorSource, form: Form) -> TensorSource:
@@ -83,45 +85,47 @@ def _unprefixed(source: TensorSource, form: Form) -> TensorSource:
     return Unprefixed(source, prefixes[0])
 
 
-def _weights(path: Path, name: str) -> Path:
+def _weights(path: Path, name: str, manifest: Manifest | None) -> Path:
     """The torch file or the orbax directory itself."""
     if name == OFFICIAL_FLAX:
         return orbax_directory(path)
     if not path.is_dir():
         return path
-    with named_errors(f"read {path}"):
-        found = sorted(entry.name for entry in path.iterdir() if is_torch_file(entry))
+    if manifest is not None:
+        found = [file for file in manifest.files if file.endswith(TORCH_SUFFIXES)]
+    else:
+        with named_errors(f"read {path}"):
+            found = sorted(entry.name for entry in path.iterdir() if is_torch_file(entry))
     if len(found) != 1:
         raise CheckpointError(f"{path} holds {len(found)} torch files ({', '.join(found)}); give the path of one")
     return contained(path, found[0])
 
 
 def _config(
-    home: Path, given: GriffinConfig | None, stored: Mapping[str, StoredTensor], form: Form, path: Path
-) -> tuple[GriffinConfig, list[str]]:
-    if given is not None:
-        return given, []
+    home: Path, stored: Mapping[str, StoredTensor], form: Form, weights: Path
+) -> tuple[GriffinConfig, str, list[str]]:
+    """The config beside the weights or that of a released model, where it is from, and what was assumed."""
     file = home / CONFIG_FILE
-    if file.is_file():
-        with named_errors(f"read {file}"):
-            section = parse(file, file.read_bytes()).get(SECTION)
-        if isinstance(section, dict):
-            try:
-                return from_dict(section), []
-            except ConfigError as error:
-                raise CheckpointError(f"{file}: {error}") from error
+    beside = read_small(home, CONFIG_FILE) if file.is_symlink() or file.exists() else b"{}"
+    if SECTION in parse(file, beside):
+        return from_exchange(file, beside), CONFIG_FILE, []
     try:
         preset, config = released_config({name: tensor.shape for name, tensor in stored.items()}, form)
     except CheckpointMismatch as error:
-        raise CheckpointMismatch(f"{path}: {error}") from error
-    return config, [f"the shapes are those of {preset}, so its config is taken"]
+        hint = f" ({file} has no section {SECTION!r})" if file.exists() else ""
+        raise CheckpointMismatch(f"{weights}: {error}{hint}") from error
+    return config, preset, [f"the shapes are those of {preset}, so its config is taken"]
 
 
-def _params(path: Path, config: GriffinConfig, form: Form, source: TensorSource, notes: list[str]) -> dict[str, Array]:
+def _params(
+    path: Path, config: GriffinConfig, origin: str, form: Form, source: TensorSource, notes: list[str]
+) -> dict[str, Array]:
     """Canonical parameters, each read when its values are needed; embedding rows beyond the vocabulary are cut."""
     phrases = unofficial(config)
     if phrases:
-        raise CheckpointMismatch(f"{path}: no official checkpoint has {'; '.join(phrases)}; give its own config")
+        raise CheckpointMismatch(
+            f"{path} and {origin} disagree: no official checkpoint has {'; '.join(phrases)}; give its own config"
+        )
     table = official_table(config, form)
     found = {name: tensor.shape for name, tensor in source.stored.items()}
     embedding = form.separator.join(EMBEDDING_PATH)
@@ -132,7 +136,7 @@ def _params(path: Path, config: GriffinConfig, form: Form, source: TensorSource,
     try:
         check_table(table, found)
     except CheckpointMismatch as error:
-        raise CheckpointMismatch(f"{path}: {error}") from error
+        raise CheckpointMismatch(f"{path} and {origin} disagree: {error}") from error
     for name, tensor in source.stored.items():
         if tensor.dtype not in CODES.values():
             raise CheckpointError(f"{path}: tensor {name!r} is {tensor.dtype}; expected {', '.join(CODES.values())}")
@@ -152,9 +156,8 @@ def _deferred(source: TensorSource, place: Place, shape: tuple[int, ...]) -> Any
 def _tokenizer(weights: Path) -> dict[str, bytes]:
     """Tokenizer files beside the weights; downloads have a sentencepiece model one directory above the tree."""
     inside = weights if weights.is_dir() else weights.parent
-    found = {name: inside / name for name in TOKENIZER_FILES if (inside / name).is_file()}
+    found = {name: read_small(inside, name) for name in TOKENIZER_FILES if (inside / name).is_file()}
     above = weights.parent / SENTENCEPIECE_FILE
     if not found and weights.is_dir() and above.is_file():
-        found[SENTENCEPIECE_FILE] = above
-    with named_errors(f"read {inside}"):
-        return {name: path.read_bytes() for name, path in found.items()}
+        found[SENTENCEPIECE_FILE] = read_small(above.parent, above.name)
+    return found

@@ -34,10 +34,14 @@ _SCRATCH = "scratch.part"
 _ALIGN = 64
 
 
-def write(part: Path, draft: Draft, progress: Progress | None = None) -> Manifest:
+def write(part: Path, draft: Draft, progress: Progress | None = None, expected: str | None = None) -> Manifest:
     """Fill an empty directory with an official checkpoint, its config and tokenizer; the manifest comes last.
 
+    Args:
+        expected: the digest that the weights must turn out to have.
+
     Raises:
+        CheckpointMismatch: they have another.
         CheckpointError: a weight is NaN or infinite, the disk refuses, or the framework is not installed.
         ConfigError: two halves of a stacked tensor differ in dtype.
     """
@@ -51,7 +55,7 @@ def write(part: Path, draft: Draft, progress: Progress | None = None) -> Manifes
         store.write_tensors(part, arrays)
         arrays.clear()
     records = _records(part)
-    return finish_directory(part, draft, _texts(draft), records, digests)
+    return finish_directory(part, draft, _texts(draft), records, digests, expected)
 
 
 def scratch_bytes(draft: Draft, form: Form) -> int:

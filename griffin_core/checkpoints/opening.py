@@ -7,7 +7,7 @@ from pathlib import Path
 from griffin_core.checkpoints import hub, huggingface, native, official
 from griffin_core.checkpoints.checkpoint import Checkpoint, Progress
 from griffin_core.checkpoints.detect import describe, detect
-from griffin_core.checkpoints.files import named_errors
+from griffin_core.checkpoints.files import read_small
 from griffin_core.checkpoints.formats import FORMATS, HUGGINGFACE, NATIVE
 from griffin_core.checkpoints.hf_config import SECTION, parse
 from griffin_core.config import GriffinConfig, from_dict
@@ -41,7 +41,7 @@ def open_checkpoint(
         ConfigError: an option that the checkpoint's format has no use for, or an illegal one.
     """
     path = hub.local(path)
-    found = detect(path) if path.exists() else NATIVE
+    found = detect(path)
     if found is None:
         raise CheckpointError(f"{path} is {describe(found)}")
     if found != HUGGINGFACE and window_convention is not None:
@@ -52,7 +52,9 @@ def open_checkpoint(
         return native.read(path, verify, progress, values)
     if found == HUGGINGFACE:
         return huggingface.read(path, verify, progress, values, window_convention)
-    return official.read(path, found, verify, progress, values, find_config(config), scratch)
+    given = find_config(config)
+    origin = "the config given" if isinstance(config, GriffinConfig) else str(config)
+    return official.read(path, found, verify, progress, values, given, scratch, origin)
 
 
 def find_config(config: str | Path | GriffinConfig | None) -> GriffinConfig | None:
@@ -60,14 +62,15 @@ def find_config(config: str | Path | GriffinConfig | None) -> GriffinConfig | No
 
     Raises:
         ConfigError: it is neither.
-        CheckpointError: the file cannot be read.
+        CheckpointError: the file holds no legal config.
     """
     if config is None or isinstance(config, GriffinConfig):
         return config
     if str(config) in PRESETS or not Path(config).is_file():
         return preset(str(config)).config
-    path = Path(config)
-    with named_errors(f"read {path}"):
-        text = path.read_bytes()
-    fields = parse(path, text)
-    return from_dict(fields.get(SECTION, fields))
+    path = Path(config).resolve()
+    fields = parse(path, read_small(path.parent, path.name))
+    try:
+        return from_dict(fields.get(SECTION, fields))
+    except ConfigError as error:
+        raise CheckpointError(f"{config}: {error}") from error

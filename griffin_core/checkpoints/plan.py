@@ -22,13 +22,14 @@ class Plan:
         checkpoint: the opened source.
         draft: what is written, with the dtypes that it shall have.
         shards: files of a safetensors directory and the tensors in them; empty where a framework writes its own.
-        streamed: the source's weights are compared with its manifest while they are read, not before.
+        expected: digest that the weights turn out to have when they are read; None where no manifest says it, or
+            where it is not asked for.
     """
 
     checkpoint: Checkpoint
     draft: Draft
     shards: tuple[Shard, ...]
-    streamed: bool
+    expected: str | None
 
     @property
     def source_format(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from griffin_core.checkpoints.files import named_errors
+from griffin_core.checkpoints.files import contained, read_small
 from griffin_core.checkpoints.tensor_file import TensorInfo, TensorOut, read_header
 from griffin_core.errors import CheckpointError, ConfigError
 from griffin_core.shapes import DTYPES
@@ -18,6 +18,7 @@ INDEX_FILE = "model.safetensors.index.json"
 MAX_SHARD_SIZE = 2_000_000_000
 """Bytes of tensors per file unless said otherwise; a larger tensor has a file of its own."""
 
+_SUFFIX = ".safetensors"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -84,20 +85,25 @@ def read_layout(directory: Path, listed: Collection[str]) -> dict[str, dict[str,
     if INDEX_FILE not in listed:
         if SINGLE_FILE not in listed:
             raise CheckpointError(f"{directory} lists neither {SINGLE_FILE} nor {INDEX_FILE}; it holds no weights")
-        return {SINGLE_FILE: read_header(directory / SINGLE_FILE)}
-    weight_map = _read_index(directory / INDEX_FILE)
-    files = sorted(set(weight_map.values()))
-    for file in files:
-        if file not in listed:
-            raise CheckpointError(f"{directory / INDEX_FILE} names the shard {file!r}, which is not among its files")
-    layout = {file: read_header(directory / file) for file in files}
+        return {SINGLE_FILE: read_header(contained(directory, SINGLE_FILE))}
+    index = directory / INDEX_FILE
+    weight_map = _read_index(directory)
+    layout: dict[str, dict[str, TensorInfo]] = {}
+    for file in sorted(set(weight_map.values())):
+        if file not in listed or not file.endswith(_SUFFIX):
+            raise CheckpointError(f"{index} names the shard {file!r}, which is not among its *{_SUFFIX} files")
+        layout[file] = read_header(contained(directory, file))
     found = {name: file for file, infos in layout.items() for name in infos}
     for name in sorted(set(weight_map) ^ set(found)):
-        where = "its shard" if name in weight_map else "the index"
-        raise CheckpointError(f"{directory}: tensor {name!r} is missing from {where}; copy the checkpoint again")
-    doubled = [name for file, infos in layout.items() for name in infos if weight_map[name] != file]
-    if doubled:
-        raise CheckpointError(f"{directory}: tensor {doubled[0]!r} is not in the one shard that the index names")
+        if name in weight_map:
+            raise CheckpointError(f"{index}: tensor {name!r} is not in {weight_map[name]}; copy the checkpoint again")
+        raise CheckpointError(f"{index} lacks tensor {name!r}, which is in {found[name]}; copy the checkpoint again")
+    for file, infos in layout.items():
+        for name in infos:
+            if weight_map[name] != file:
+                raise CheckpointError(
+                    f"{index} has tensor {name!r} in {weight_map[name]}, but it is in {file}; copy the checkpoint again"
+                )
     return layout
 
 
@@ -105,13 +111,13 @@ def _aligned(group: Sequence[TensorOut]) -> tuple[TensorOut, ...]:
     return tuple(sorted(group, key=lambda tensor: -DTYPES[tensor.dtype].itemsize))
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    with named_errors(f"read {path}"):
-        text = path.read_bytes()
+def _read_index(directory: Path) -> dict[str, str]:
+    path = directory / INDEX_FILE
     try:
-        weight_map = json.loads(text)["weight_map"]
+        weight_map = json.loads(read_small(directory, INDEX_FILE))["weight_map"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not an index of shards, or is damaged; copy it again") from error
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+    found: dict[str, str] = weight_map if isinstance(weight_map, dict) else {}
+    if not found or not all(isinstance(file, str) for file in found.values()):
         raise CheckpointError(f"{path} is not an index of shards, or is damaged; copy it again")
-    return weight_map
+    return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from griffin_core.checkpoints import manifest as manifests
 from griffin_core.checkpoints.checkpoint import Progress
-from griffin_core.checkpoints.files import contained, write_file
+from griffin_core.checkpoints.files import write_file
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, to_exchange
 from griffin_core.checkpoints.journal import Journal
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, FileRecord, Manifest
@@ -20,7 +20,7 @@ from griffin_core.checkpoints.sources import StoredTensor
 from griffin_core.checkpoints.tensor_file import CODES, TensorOut, Written, map_tensors, write_tensors
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError, CheckpointMismatch, ConfigError, nearest
-from griffin_core.layouts.params import EMBEDDING, check_params, param_table
+from griffin_core.layouts.params import EMBEDDING, check_params, check_table, param_table
 from griffin_core.shapes import Array
 from griffin_core.text.tokenizer import TOKENIZER_FILES, special_ids
 
@@ -101,15 +101,32 @@ def open_tensors(directory: Path, listed: Collection[str]) -> tuple[dict[str, Ar
     Raises:
         CheckpointError: files and index disagree, or a file is damaged or leads outside.
     """
-    for file in listed:
-        if file == INDEX_FILE or file.endswith(".safetensors"):
-            contained(directory, file)
     params: dict[str, Array] = {}
     stored: dict[str, StoredTensor] = {}
     for file, infos in read_layout(directory, listed).items():
         params |= map_tensors(directory / file, infos)
         stored |= {name: StoredTensor(name, info.dtype, info.shape, file) for name, info in infos.items()}
     return params, stored
+
+
+def matched(
+    directory: Path, config: GriffinConfig, params: Mapping[str, Array], stored: Mapping[str, StoredTensor]
+) -> dict[str, Array]:
+    """The parameters in canonical order.
+
+    Raises:
+        CheckpointMismatch: names or shapes are not the config's; the file is named that has the first of them.
+    """
+    table = {row.name: row.shape for row in param_table(config)}
+    shapes = {name: tuple(value.shape) for name, value in params.items()}
+    try:
+        check_table(table, shapes)
+    except CheckpointMismatch as error:
+        strange = [name for name in shapes if shapes[name] != table.get(name)]
+        files = {stored[name].file for name in strange[:1] or stored}
+        file = files.pop() if len(files) == 1 else INDEX_FILE
+        raise CheckpointMismatch(f"{directory / file} and {CONFIG_FILE} disagree: {error}") from error
+    return {name: params[name] for name in table}
 
 
 def write_directory(
@@ -142,9 +159,7 @@ def write_directory(
                 journal.note(part, shard.file, done)
         records[shard.file] = FileRecord(done.size, done.sha256)
         digests |= done.tensors
-    if expected is not None and expected != _digest(draft, digests):
-        raise CheckpointMismatch("the weights that were read are not those of the source's manifest")
-    return finish_directory(part, draft, texts, records, digests)
+    return finish_directory(part, draft, texts, records, digests, expected)
 
 
 def finish_directory(
@@ -153,20 +168,28 @@ def finish_directory(
     texts: Mapping[str, bytes],
     records: Mapping[str, FileRecord],
     digests: Mapping[str, str],
+    expected: str | None = None,
 ) -> Manifest:
     """Write the small files and then the manifest.
 
     Args:
         records: the files that are there already.
         digests: SHA-256 of every canonical parameter in its dtype on disk.
+        expected: the digest that the weights must turn out to have.
+
+    Raises:
+        CheckpointMismatch: they have another.
     """
+    weights = _digest(draft, digests)
+    if expected is not None and expected != weights:
+        raise CheckpointMismatch("the weights that were read are not those of the source's manifest")
     found = dict(records)
     for name, data in texts.items():
         write_file(part / name, data)
         found[name] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
     made = Manifest(
         files=found,
-        weights_sha256=_digest(draft, digests),
+        weights_sha256=weights,
         config_sha256=draft.config.digest(),
         library_version=manifests.library_version(),
         metadata=dict(draft.metadata),

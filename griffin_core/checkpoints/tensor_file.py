@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,6 +69,15 @@ class Written:
     tensors: dict[str, str]
 
 
+class NotFinite(CheckpointError):
+    """A weight to be written has values that are NaN or infinite."""
+
+    def __init__(self, tensor: TensorOut) -> None:
+        narrowed = "" if tensor.array.dtype.name == tensor.dtype else f" in {tensor.dtype}"
+        super().__init__(f"weight {tensor.name} has values that are NaN or infinite{narrowed}; not written")
+        self.name = tensor.name
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Every tensor of a safetensors file, checked against the file's size before anything is allocated.
 
@@ -84,13 +94,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         header = _parse_header(path, file.read(length))
     header.pop("__metadata__", None)
     infos = [_check_entry(path, name, entry, 8 + length, size) for name, entry in header.items()]
-    end = 8 + length
-    for info in sorted(infos, key=lambda info: (info.start, info.stop)):
-        if info.start != end:
-            raise CheckpointError(f"{path}: tensor {info.name!r} starts at byte {info.start}, expected {end}")
-        end = info.stop
-    if end != size:
-        raise CheckpointError(f"{path} has {size} bytes but its header describes {end}; copy it again")
+    _check_gaps(path, infos, 8 + length, size)
     return {info.name: info for info in infos}
 
 
@@ -140,11 +144,10 @@ def checked(tensor: TensorOut, block: Array) -> Array:
     """A block of the tensor, in the dtype of the file, after a look at every value.
 
     Raises:
-        CheckpointError: a value is NaN or infinite, or became so in the narrower dtype.
+        NotFinite: a value is NaN or infinite, or became so in the narrower dtype.
     """
     if count_not_finite(block):
-        narrowed = "" if tensor.array.dtype.name == tensor.dtype else f" in {tensor.dtype}"
-        raise CheckpointError(f"weight {tensor.name} has values that are NaN or infinite{narrowed}; not written")
+        raise NotFinite(tensor)
     return block
 
 
@@ -184,9 +187,11 @@ def _header_bytes(tensors: Sequence[TensorOut]) -> bytes:
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) < len(pairs):
-            raise ValueError("a name occurs twice")
-        return dict(pairs)
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            doubled = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise ValueError(f"{doubled!r} occurs twice")
+        return found
 
     try:
         header = json.loads(text, object_pairs_hook=unique)
@@ -211,6 +216,19 @@ def _check_entry(path: Path, name: str, entry: Any, base: int, size: int) -> Ten
             f"{path}: tensor {name!r} has {stop - start} bytes at {start}; expected {expected} in the file"
         )
     return TensorInfo(name, CODES[code], tuple(shape), base + start, base + stop)
+
+
+def _check_gaps(path: Path, infos: Sequence[TensorInfo], start: int, size: int) -> None:
+    """The tensors follow each other from ``start`` to the file's end."""
+    end = start
+    for info in sorted(infos, key=lambda info: (info.start, info.stop)):
+        if info.start != end:
+            raise CheckpointError(
+                f"{path}: tensor {info.name!r} starts at byte {info.start}, expected {end}; copy the file again"
+            )
+        end = info.stop
+    if end != size:
+        raise CheckpointError(f"{path} has {size} bytes but its header describes {end}; copy it again")
 
 
 def _are_counts(value: Any, most: int) -> TypeGuard[list[int]]:

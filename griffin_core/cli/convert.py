@@ -69,13 +69,14 @@ def convert(
     scratch = None if dry_run else engine.scratch_directory(dst)
     with _bar("checking") as advance:
         plan = engine.plan(src, to, dtype, max_shard_size, not no_verify, advance, scratch=scratch, **options)
+    if not dry_run:
+        with _bar("writing", plan.nbytes) as advance:
+            engine.execute(plan, dst, overwrite, advance)
     for note in plan.checkpoint.notes:
         out.say(f"note: {note}")
     if dry_run:
         _show_plan(out, plan)
     else:
-        with _bar("writing", plan.nbytes) as advance:
-            engine.execute(plan, dst, overwrite, advance)
         _say_done(out, plan, dst)
     out.result(_result(plan, src, dst, dry_run))
     return 0

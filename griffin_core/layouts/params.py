@@ -7,8 +7,9 @@ current token, norms act as ``1 + weight``.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.final_norm.weight"
 LM_HEAD = "lm_head.weight"
 _LISTED = 10
+_COMPARED = 1000
+"""Names among which the one is looked for that was meant."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,17 @@ def check_table(table: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple
     if missing:
         problems.append("missing: " + _listed(missing))
     if unused:
-        problems.append("unused: " + _listed(f"{name} ({nearest(name, missing or table)})" for name in unused))
+        known = list(itertools.islice(missing or table, _COMPARED))
+        problems.append("unused: " + _listed(unused, lambda n: f"{n} ({nearest(n, known)})"))
     if wrong:
-        problems.append("wrong shape: " + _listed(f"{n} is {tuple(shapes[n])}, expected {table[n]}" for n in wrong))
+        problems.append("wrong shape: " + _listed(wrong, lambda n: f"{n} is {tuple(shapes[n])}, expected {table[n]}"))
     if problems:
         raise CheckpointMismatch("parameters do not match the config; " + "; ".join(problems))
 
 
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
+def _listed(names: Sequence[str], form: Callable[[str], str] = str) -> str:
     rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(form, names[:_LISTED])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _layer(config: GriffinConfig, prefix: str, kind: str) -> Iterator[ParamSpec]:

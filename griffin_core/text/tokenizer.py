@@ -184,11 +184,12 @@ def special_ids(files: Mapping[str, bytes]) -> dict[str, int | None]:
     settings = _parse(SETTINGS_FILE, files[SETTINGS_FILE]) if SETTINGS_FILE in files else {}
     added = _parse(TOKENIZER_FILE, files[TOKENIZER_FILE]).get("added_tokens")
     entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
-    known = {entry.get("content"): entry.get("id") for entry in entries}
+    known = {entry["content"]: entry.get("id") for entry in entries if isinstance(entry.get("content"), str)}
     ids: dict[str, int | None] = {}
     for role in ("bos", "eos", "pad"):
         name = settings.get(f"{role}_token", f"<{role}>")
-        found = known.get(name.get("content") if isinstance(name, dict) else name)
+        name = name.get("content") if isinstance(name, dict) else name
+        found = known.get(name) if isinstance(name, str) else None
         ids[role] = found if isinstance(found, int) else None
     return ids
 
@@ -212,7 +213,7 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 def _parse(name: str, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{name} is not JSON ({error}); take an undamaged copy") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{name} holds a JSON {type(value).__name__}; expected an object")

@@ -121,7 +121,7 @@ def file_with(header: Any, data: bytes = bytes(8)) -> bytes:
         (file_with(b"\xff\xfe\xfd"), "damaged header"),
         (file_with(b"[" * 100_000), "damaged header"),
         (file_with([1, 2]), "damaged header .a JSON list."),
-        (file_with(b'{"w": 1, "w": 2}'), "a name occurs twice"),
+        (file_with(b'{"w": 1, "w": 2}'), "damaged header .'w' occurs twice."),
         (file_with({"w": 3}), "tensor 'w' has a damaged header entry"),
         (file_with({"w": entry(shape=[2, -1])}), "tensor 'w' has a damaged header entry"),
         (file_with({"w": entry(shape=[True])}), "tensor 'w' has a damaged header entry"),

@@ -1,0 +1,99 @@
+"""Files that end too early: at every boundary of their structure, inside of every part, at random places."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from griffin_core.checkpoints.tensor_file import read_header
+from tests.checkpoints.corruption.cases import Case, Ground
+from tests.checkpoints.corruption.sources import GIVEN, MODEL
+
+_LOCAL = 30
+"""Bytes of a zip's local header before the name."""
+
+
+def cut_safetensors(ground: Ground) -> Iterator[Case]:
+    """Within and after the length, within and after the header, at both ends of every tensor and within some."""
+    for path in ground.source.weights(ground.home):
+        infos = sorted(read_header(path).values(), key=lambda info: info.start)
+        size, begin = path.stat().st_size, infos[0].start
+        places = {0, 1, 7, 8, 9, 8 + (begin - 8) // 2, begin - 1, size - 1}
+        ends = {end for info in infos for end in (info.start, info.stop)}
+        places |= ends if not ground.source.hashed else set(ground.some(sorted(ends)))
+        places |= {ground.random.randrange(size) for _ in range(ground.few)}
+        for place in sorted(places - {size}):
+            lost = tuple(info.name for info in infos if place >= begin and info.stop > place)
+            yield _cut(path, place, () if ground.source.hashed else lost)
+
+
+def cut_zip(ground: Ground) -> Iterator[Case]:
+    """At and within every local header, record, entry of the directory and end record."""
+    (path,) = ground.source.weights(ground.home)
+    size = path.stat().st_size
+    places = set(zip_boundaries(path))
+    places = set(ground.some(sorted(places))) if ground.source.hashed else places
+    places |= {ground.random.randrange(size) for _ in range(2 * ground.few)} | {0, 1, 2, size - 1}
+    for place in sorted(places):
+        yield _cut(path, place)
+
+
+def cut_texts(ground: Ground) -> Iterator[Case]:
+    """Every JSON file after some of its marks and at random places, before its last brace; and empty."""
+    for path in ground.source.texts(ground.home):
+        text = path.read_text(encoding="utf-8")
+        last = text.rindex("}")
+        marks = [place for place, mark in enumerate(text[:last]) if mark in '{}[]:,"']
+        for place in sorted({0, 1, last, *ground.some(marks), *ground.some(range(last), 2)}):
+            yield _cut(path, len(text[:place].encode()))
+
+
+def lost_files(ground: Ground) -> Iterator[Case]:
+    """Every file that is not there at all; what no manifest lists may be missing."""
+    for path in sorted((ground.home / MODEL).iterdir()):
+        needed = ground.source.hashed or not path.name.startswith("tokenizer")
+        manifest = path.name == "manifest.json"
+        index = path.name.endswith("index.json")
+        name = ground.source.entry if manifest or (index and not ground.source.hashed) else path.name
+        yield Case(f"no {path.name}", remove(path.name), name, strict=needed and not manifest)
+
+
+def zip_boundaries(path: Path) -> Iterator[int]:
+    """Where the parts of a zip begin and end, and a place within each."""
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entries, directory = archive.infolist(), archive.start_dir
+    for entry in entries:
+        begin = record_start(data, entry)
+        yield from (entry.header_offset, entry.header_offset + _LOCAL, begin, begin + entry.file_size // 2)
+        yield begin + entry.file_size
+    place = directory
+    while data[place : place + 4] == b"PK\x01\x02":
+        yield from (place, place + 20)
+        place += 46 + sum(int.from_bytes(data[place + at : place + at + 2], "little") for at in (28, 30, 32))
+    while place < len(data):  # the end records: of the long form, its locator, of the short form
+        yield from (place, place + 5)
+        place = data.find(b"PK", place + 1)
+        place = len(data) if place < 0 else place
+
+
+def record_start(data: bytes, entry: zipfile.ZipInfo) -> int:
+    """The first byte of a record, after its local header with name and padding."""
+    header = entry.header_offset
+    return header + _LOCAL + sum(int.from_bytes(data[header + at : header + at + 2], "little") for at in (26, 28))
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    """A damage: the file is gone."""
+    return lambda home: (home / MODEL / name).unlink()
+
+
+def _cut(path: Path, length: int, tensors: tuple[str, ...] = ()) -> Case:
+    where = path.name if path.name == GIVEN else f"{MODEL}/{path.name}"
+
+    def damage(home: Path) -> None:
+        data = (home / where).read_bytes()
+        (home / where).write_bytes(data[:length])
+
+    return Case(f"{path.name} cut at {length}", damage, path.name, tensors)
