@@ -9,8 +9,10 @@ from typing import Any
 
 from griffin_core.checkpoints import official_writing
 from griffin_core.checkpoints.checkpoint import Progress
+from griffin_core.checkpoints.detect import detect
 from griffin_core.checkpoints.files import PART, named_errors, replacing
-from griffin_core.checkpoints.formats import NATIVE, find_format, require_expressible
+from griffin_core.checkpoints.formats import FORMATS, NATIVE, find_format, require_expressible
+from griffin_core.checkpoints.hub import local
 from griffin_core.checkpoints.journal import Journal
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, check_files
 from griffin_core.checkpoints.opening import open_checkpoint
@@ -51,19 +53,26 @@ def plan(
     if form is not None and max_shard_size is not None:
         raise ConfigError(f"{to} is not written in shards; leave max_shard_size out")
     options: dict[str, Any] = {"config": config, "window_convention": window_convention, "scratch": scratch}
-    checkpoint = open_checkpoint(src, verify=False, **options)
+    late = verify and form is None and _is_mapped(src)  # weights that pass by once are looked at as they do
+    checkpoint = open_checkpoint(src, verify=verify and not late, values=False, progress=progress, **options)
     require_expressible(checkpoint.config, to)
     tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
     kept = all(tensor.array.dtype.name == tensor.dtype for tensor in tensors)
     expected = checkpoint.digest if verify and kept else None
-    streamed = expected is not None and not checkpoint.places and form is None  # the weights are looked at once
-    if verify and not streamed:
+    if late and expected is None:
         checkpoint = open_checkpoint(src, verify=True, values=False, progress=progress, **options)
         tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
     metadata = {**checkpoint.metadata, "converted_from": checkpoint.format}
     draft = Draft(to, checkpoint.config, tensors, checkpoint.tokenizer_files, metadata)
     shards = plan_shards(tensors, parse_size(max_shard_size)) if form is None else ()
     return Plan(checkpoint, draft, shards, expected)
+
+
+def _is_mapped(src: str | Path) -> bool:
+    """Whether the source's tensors stand in files as they are, under canonical names."""
+    path = local(src)
+    found = detect(path) if path.exists() else None
+    return found is not None and FORMATS[found].form is None
 
 
 def convert(
