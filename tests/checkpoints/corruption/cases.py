@@ -96,8 +96,8 @@ def attempt(source: Source, case: Case, pristine: Path, home: Path, known: Facts
     before = snapshot(home)
     destination = home.with_name(home.name + "-out") / "new"
     code, out, err = run(source.command(home, destination))
-    assert snapshot(home) == before, "the source was changed"
     assert not (home / RAN).exists(), "code of the file was run"
+    assert snapshot(home) == before, "the source was changed"
     if code == 0:
         assert not case.strict, f"was converted: {out}"
         got = open_checkpoint(destination)
