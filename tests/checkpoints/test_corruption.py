@@ -61,7 +61,7 @@ def test_the_command_itself_says_it(source: str, group: str, homes: Homes, tmp_p
     case = next(case for case in cases(source, group, homes.home(source)) if case.strict)
     shutil.copytree(homes.home(source), home)
     case.damage(home)
-    command = [sys.executable, "-m", "griffin_core", *SOURCES[source].command(home, destination)]
+    command = [sys.executable, "-m", "griffin_core", *SOURCES[source].command(home, destination), *case.options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     judge(case, done.returncode, done.stdout, done.stderr)
     refuse_remains(destination)

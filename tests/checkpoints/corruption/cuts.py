@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from griffin_core.checkpoints.manifest import MANIFEST_FILE
 from griffin_core.checkpoints.tensor_file import read_header
 from tests.checkpoints.corruption.cases import Case, Ground
 
@@ -49,10 +50,11 @@ def cut_texts(ground: Ground) -> Iterator[Case]:
 
 
 def cut_anything(ground: Ground) -> Iterator[Case]:
-    """Every file at its begin, before its end and at random places."""
+    """Every file at its begin, before its end and at random places; the manifest ends in a line break."""
     for path in ground.source.all_files(ground.home):
         size = path.stat().st_size
-        for place in sorted({0, size - 1, *ground.some(range(size), ground.few // 2)}):
+        end = size - 2 if path.name == MANIFEST_FILE else size - 1
+        for place in sorted({0, end, *ground.some(range(end), ground.few // 2)}):
             yield _cut(ground, path, place)
 
 
@@ -60,7 +62,7 @@ def lost_files(ground: Ground) -> Iterator[Case]:
     """Every file that is not there at all; what no manifest lists may be missing."""
     for path in ground.source.all_files(ground.home):
         needed = ground.source.hashed or not path.name.startswith("tokenizer")
-        manifest = path.name == "manifest.json"
+        manifest = path.name == MANIFEST_FILE
         index = path.name.endswith("index.json")
         name = ground.source.entry if manifest or (index and not ground.source.hashed) else path.name
         yield Case(f"no {path.name}", _remove(path.relative_to(ground.home)), name, strict=needed and not manifest)

@@ -79,7 +79,7 @@ def _edits() -> Iterator[tuple[str, Edit, bool]]:
     for form in _NAMES:
         yield f"the name {form[:20]!r}", _renamed(form), form not in ("", "__metadata__")
     for label, edit in _STRUCTURE.items():
-        yield label, edit, label != "absence from the header"
+        yield label, edit, label not in _NAMELESS
 
 
 def _replaced(**fields: Any) -> Edit:
@@ -165,6 +165,10 @@ _STRUCTURE: dict[str, Edit] = {
         data,
     ),
 }
+
+
+_NAMELESS = ("absence from the header", "a gap behind the bytes")
+"""What the last tensor of a file does not know about."""
 
 
 def parse(path: Path) -> tuple[Pairs, bytes]:
