@@ -43,7 +43,7 @@ def scatter(block: Array, view: Array) -> None:
 
 
 def _cast(piece: Array, dtype: str) -> Array:
-    with np.errstate(over="ignore"):  # an overflow is reported by name, as an infinity
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported by name, as an infinity; so is NaN
         return np.ascontiguousarray(piece).astype(DTYPES[dtype], copy=False)
 
 

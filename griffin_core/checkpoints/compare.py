@@ -65,7 +65,7 @@ def _compare(name: str, one: Array, other: Array, progress: Callable[[int], None
 
 def _rounded_bits(values: Array, dtype: str) -> Array:
     """The bits of the values, rounded to a dtype."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.ascontiguousarray(values).astype(DTYPES[dtype], copy=False)
     return rounded.view(np.dtype(f"u{rounded.itemsize}"))
 

@@ -42,6 +42,7 @@ class Case:
         tensors: names of which the error must give one; none where no tensor is concerned.
         strict: it must be refused; else an exact conversion will do as well.
         legal: the text that is left is a legal one, so that the config may be another.
+        options: more arguments of the command.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Case:
     tensors: tuple[str, ...] = ()
     strict: bool = True
     legal: bool = False
+    options: tuple[str, ...] = ()
 
 
 class Ground(NamedTuple):
@@ -95,9 +97,9 @@ def attempt(source: Source, case: Case, pristine: Path, home: Path, known: Facts
     case.damage(home)
     before = snapshot(home)
     destination = home.with_name(home.name + "-out") / "new"
-    code, out, err = run(source.command(home, destination))
-    assert snapshot(home) == before, "the source was changed"
+    code, out, err = run([*source.command(home, destination), *case.options])
     assert not (home / RAN).exists(), "code of the file was run"
+    assert snapshot(home) == before, "the source was changed"
     if code == 0:
         assert not case.strict, f"was converted: {out}"
         got = open_checkpoint(destination)

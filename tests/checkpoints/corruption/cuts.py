@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from griffin_core.checkpoints.manifest import MANIFEST_FILE
 from griffin_core.checkpoints.tensor_file import read_header
 from tests.checkpoints.corruption.cases import Case, Ground
-from tests.checkpoints.corruption.sources import GIVEN, MODEL
 
 _LOCAL = 30
 """Bytes of a zip's local header before the name."""
@@ -25,7 +25,7 @@ def cut_safetensors(ground: Ground) -> Iterator[Case]:
         places |= {ground.random.randrange(size) for _ in range(ground.few)}
         for place in sorted(places - {size}):
             lost = tuple(info.name for info in infos if place >= begin and info.stop > place)
-            yield _cut(path, place, () if ground.source.hashed else lost)
+            yield _cut(ground, path, place, () if ground.source.hashed else lost)
 
 
 def cut_zip(ground: Ground) -> Iterator[Case]:
@@ -36,7 +36,7 @@ def cut_zip(ground: Ground) -> Iterator[Case]:
     places = set(ground.some(sorted(places))) if ground.source.hashed else places
     places |= {ground.random.randrange(size) for _ in range(2 * ground.few)} | {0, 1, 2, size - 1}
     for place in sorted(places):
-        yield _cut(path, place)
+        yield _cut(ground, path, place)
 
 
 def cut_texts(ground: Ground) -> Iterator[Case]:
@@ -46,17 +46,26 @@ def cut_texts(ground: Ground) -> Iterator[Case]:
         last = text.rindex("}")
         marks = [place for place, mark in enumerate(text[:last]) if mark in '{}[]:,"']
         for place in sorted({0, 1, last, *ground.some(marks), *ground.some(range(last), 2)}):
-            yield _cut(path, len(text[:place].encode()))
+            yield _cut(ground, path, len(text[:place].encode()))
+
+
+def cut_anything(ground: Ground) -> Iterator[Case]:
+    """Every file at its begin, before its end and at random places; the manifest ends in a line break."""
+    for path in ground.source.all_files(ground.home):
+        size = path.stat().st_size
+        end = size - 2 if path.name == MANIFEST_FILE else size - 1
+        for place in sorted({0, end, *ground.some(range(end), ground.few // 2)}):
+            yield _cut(ground, path, place)
 
 
 def lost_files(ground: Ground) -> Iterator[Case]:
     """Every file that is not there at all; what no manifest lists may be missing."""
-    for path in sorted((ground.home / MODEL).iterdir()):
+    for path in ground.source.all_files(ground.home):
         needed = ground.source.hashed or not path.name.startswith("tokenizer")
-        manifest = path.name == "manifest.json"
+        manifest = path.name == MANIFEST_FILE
         index = path.name.endswith("index.json")
         name = ground.source.entry if manifest or (index and not ground.source.hashed) else path.name
-        yield Case(f"no {path.name}", remove(path.name), name, strict=needed and not manifest)
+        yield Case(f"no {path.name}", _remove(path.relative_to(ground.home)), name, strict=needed and not manifest)
 
 
 def zip_boundaries(path: Path) -> Iterator[int]:
@@ -84,13 +93,12 @@ def record_start(data: bytes, entry: zipfile.ZipInfo) -> int:
     return header + _LOCAL + sum(int.from_bytes(data[header + at : header + at + 2], "little") for at in (26, 28))
 
 
-def remove(name: str) -> Callable[[Path], None]:
-    """A damage: the file is gone."""
-    return lambda home: (home / MODEL / name).unlink()
+def _remove(where: Path) -> Callable[[Path], None]:
+    return lambda home: (home / where).unlink()
 
 
-def _cut(path: Path, length: int, tensors: tuple[str, ...] = ()) -> Case:
-    where = path.name if path.name == GIVEN else f"{MODEL}/{path.name}"
+def _cut(ground: Ground, path: Path, length: int, tensors: tuple[str, ...] = ()) -> Case:
+    where = path.relative_to(ground.home)
 
     def damage(home: Path) -> None:
         data = (home / where).read_bytes()

@@ -79,7 +79,7 @@ def _edits() -> Iterator[tuple[str, Edit, bool]]:
     for form in _NAMES:
         yield f"the name {form[:20]!r}", _renamed(form), form not in ("", "__metadata__")
     for label, edit in _STRUCTURE.items():
-        yield label, edit, label != "absence from the header"
+        yield label, edit, label not in _NAMELESS
 
 
 def _replaced(**fields: Any) -> Edit:
@@ -117,6 +117,11 @@ def _moved(pairs: Pairs, start: int, by: int) -> Pairs:
     return found
 
 
+def _shifted(pairs: Pairs, data: bytes, place: int) -> tuple[Pairs, bytes]:
+    """Bytes of no tensor in between."""
+    return _moved(pairs, place, 8), data[:place] + bytes(8) + data[place:]
+
+
 def _resized(by: int) -> Edit:
     """One row more or less along the first axis, all of it consistent."""
 
@@ -151,6 +156,8 @@ _STRUCTURE: dict[str, Edit] = {
     "a row more": _resized(1),
     "an axis more": _reshaped(lambda shape: [1, *shape]),
     "one axis": _reshaped(lambda shape: [sum(shape), 1, 1]),
+    "a gap before the bytes": lambda pairs, data, i: _shifted(pairs, data, pairs[i][1]["data_offsets"][0]),
+    "a gap behind the bytes": lambda pairs, data, i: _shifted(pairs, data, pairs[i][1]["data_offsets"][1]),
     "the name twice": lambda pairs, data, i: ([*pairs, pairs[i]], data),
     "the name twice, elsewhere": lambda pairs, data, i: _added("{}")(pairs, data, i),
     "the bytes of a neighbour": lambda pairs, data, i: (
@@ -158,6 +165,10 @@ _STRUCTURE: dict[str, Edit] = {
         data,
     ),
 }
+
+
+_NAMELESS = ("absence from the header", "a gap behind the bytes")
+"""What the last tensor of a file does not know about."""
 
 
 def parse(path: Path) -> tuple[Pairs, bytes]:

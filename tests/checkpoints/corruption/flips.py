@@ -17,17 +17,17 @@ from tests.checkpoints.corruption.sources import CONFIG, GIVEN, MODEL
 
 def flip_anything(ground: Ground) -> Iterator[Case]:
     """Any bit of any file, data and manifest too: under a manifest each is noticed, but in a header's free text."""
-    for path in sorted((ground.home / MODEL).iterdir()):
+    for path in ground.source.all_files(ground.home):
         data = path.read_bytes()
         note = re.search(rb'"__metadata__":\{[^}]*\}', data)
         free = range(0) if note is None else range(8 * note.start(), 8 * note.end())
-        yield from (_flip(path, bit, bit not in free) for bit in ground.some(range(8 * len(data))))
+        yield from (_flip(ground, path, bit, bit not in free) for bit in ground.some(range(8 * len(data))))
 
 
 def flip_length(ground: Ground) -> Iterator[Case]:
     """Every bit of the header's length."""
     for path in ground.source.weights(ground.home)[:1]:
-        yield from (_flip(path, bit) for bit in range(64))
+        yield from (_flip(ground, path, bit) for bit in range(64))
 
 
 def flip_header(ground: Ground) -> Iterator[Case]:
@@ -35,7 +35,7 @@ def flip_header(ground: Ground) -> Iterator[Case]:
     for path in ground.source.weights(ground.home):
         length = int.from_bytes(path.read_bytes()[:8], "little")
         bits = ground.some(range(64, 8 * (8 + length)), 4 * ground.few)
-        yield from (_flip(path, bit, strict=False) for bit in bits)
+        yield from (_flip(ground, path, bit, strict=False) for bit in bits)
 
 
 def flip_index(ground: Ground) -> Iterator[Case]:
@@ -43,7 +43,7 @@ def flip_index(ground: Ground) -> Iterator[Case]:
     path = ground.home / MODEL / INDEX_FILE
     text = path.read_text()
     bits = range(8 * text.index("weight_map"), 8 * text.rindex("}"))
-    yield from (_flip(path, bit, strict=False) for bit in ground.some(bits, 8 * ground.few))
+    yield from (_flip(ground, path, bit, strict=False) for bit in ground.some(bits, 8 * ground.few))
 
 
 def flip_config(ground: Ground) -> Iterator[Case]:
@@ -55,7 +55,7 @@ def flip_config(ground: Ground) -> Iterator[Case]:
     spans = [re.compile(f'"{key}":').search(text, max(0, start)) for key in keys]
     places = [place for span in spans if span is not None for place in range(*span.span())]
     bits = ground.some([8 * place + bit for place in places for bit in range(8)], 6 * ground.few)
-    yield from (_flip(path, bit) for bit in bits)
+    yield from (_flip(ground, path, bit) for bit in bits)
 
 
 _FOREIGN = (
@@ -85,7 +85,7 @@ def flip_directory(ground: Ground) -> Iterator[Case]:
     with zipfile.ZipFile(path) as archive:
         start = archive.start_dir
     bits = ground.some(range(8 * start, 8 * path.stat().st_size), 8 * ground.few)
-    yield from (_flip(path, bit, strict=False) for bit in bits)
+    yield from (_flip(ground, path, bit, strict=False) for bit in bits)
 
 
 def flip_local(ground: Ground) -> Iterator[Case]:
@@ -95,7 +95,7 @@ def flip_local(ground: Ground) -> Iterator[Case]:
     with zipfile.ZipFile(path) as archive:
         spans = [(entry.header_offset, record_start(data, entry)) for entry in archive.infolist()]
     bits = [bit for start, _ in spans for bit in range(8 * start, 8 * (start + 30))]
-    yield from (_flip(path, bit, strict=False) for bit in ground.some(bits, 6 * ground.few))
+    yield from (_flip(ground, path, bit, strict=False) for bit in ground.some(bits, 6 * ground.few))
 
 
 def _flip_records(ground: Ground, part: str) -> Iterator[Case]:
@@ -104,11 +104,11 @@ def _flip_records(ground: Ground, part: str) -> Iterator[Case]:
     with zipfile.ZipFile(path) as archive:
         spans = [(record_start(data, e), e.file_size) for e in archive.infolist() if part in e.filename]
     bits: Sequence[int] = [bit for start, size in spans for bit in range(8 * start, 8 * (start + size))]
-    yield from (_flip(path, bit) for bit in ground.some(bits, 6 * ground.few))
+    yield from (_flip(ground, path, bit) for bit in ground.some(bits, 6 * ground.few))
 
 
-def _flip(path: Path, bit: int, strict: bool = True) -> Case:
-    where = path.name if path.name == GIVEN else f"{MODEL}/{path.name}"
+def _flip(ground: Ground, path: Path, bit: int, strict: bool = True) -> Case:
+    where = path.relative_to(ground.home)
 
     def damage(home: Path) -> None:
         data = bytearray((home / where).read_bytes())

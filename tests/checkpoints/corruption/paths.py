@@ -15,14 +15,17 @@ OUTSIDE = "outside"
 """File beside the checkpoint to which links lead."""
 
 
+def _outside(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.name == MODEL).with_name(OUTSIDE)
+
+
 def _link_out(path: Path) -> None:
-    path.rename(path.parent.parent / OUTSIDE)
-    path.symlink_to(f"../{OUTSIDE}")
+    outside = path.rename(_outside(path))
+    path.symlink_to(os.path.relpath(outside, path.parent))
 
 
 def _link_out_absolutely(path: Path) -> None:
-    outside = path.parent.parent / OUTSIDE
-    path.rename(outside)
+    outside = path.rename(_outside(path))
     path.symlink_to(outside.resolve())
 
 
@@ -70,10 +73,9 @@ def _socket(path: Path) -> None:
         (path.parent / path.name[:60]).rename(path)
 
 
-def _linked_parent(path: Path) -> None:
+def _linked_home(home: Path) -> None:
     """A directory of the right files that is itself elsewhere is what the user named."""
-    home = path.parent.parent
-    shutil.move(path.parent, home / OUTSIDE)
+    shutil.move(home / MODEL, home / OUTSIDE)
     (home / MODEL).symlink_to(OUTSIDE)
 
 
@@ -92,15 +94,15 @@ _KINDS: dict[str, Callable[[Path], None]] = {
 
 def not_files(ground: Ground) -> Iterator[Case]:
     """Every file of the directory in turn as something else; what no manifest lists may be missing."""
-    for path in sorted((ground.home / MODEL).iterdir()):
+    for path in ground.source.all_files(ground.home):
         for label, change in _KINDS.items():
             absent = label in ("a link to nothing", "a link to itself", "a directory", "a pipe", "a socket")
             optional = path.name.startswith("tokenizer") and not ground.source.hashed
             given = ground.source.entry != MODEL and "out" in label
-            damage = _on(path.name, change)
+            damage = _on(path.relative_to(ground.home), change)
             yield Case(f"{path.name} is {label}", damage, path.name, strict=not (given or (optional and absent)))
-    yield Case("the directory is a link", _on(path.name, _linked_parent), MODEL, strict=False)
+    yield Case("the directory is a link", _linked_home, MODEL, strict=False)
 
 
-def _on(name: str, change: Callable[[Path], None]) -> Callable[[Path], None]:
-    return lambda home: change(home / MODEL / name)
+def _on(where: Path, change: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda home: change(home / where)

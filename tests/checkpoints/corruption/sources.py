@@ -1,4 +1,8 @@
-"""The undamaged checkpoints that the corruptions start from: a row each, another format joins by one more row."""
+"""The undamaged checkpoints that the corruptions start from, a row each.
+
+Another format joins by a row, with a word of its own for ``files``: it has all that is done to any directory at once
+(``groups`` says what), and what is done to its own files by groups of its own.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +73,10 @@ class Source:
         """The files that hold tensors."""
         return sorted((home / MODEL).glob("*.safetensors" if self.files == "safetensors" else "*.pt"))
 
+    def all_files(self, home: Path) -> list[Path]:
+        """Every file of the checkpoint, in whatever directory below it."""
+        return sorted(path for path in (home / MODEL).rglob("*") if path.is_file())
+
     def texts(self, home: Path) -> list[Path]:
         """The JSON files without which it is not whole."""
         given = [home / GIVEN] if (home / GIVEN).exists() else []
@@ -134,8 +142,8 @@ def reseal(directory: Path) -> None:
     if not (directory / MANIFEST_FILE).exists():
         return
     old = read_manifest(directory)
-    found = {p.name: FileRecord(p.stat().st_size, file_digest(p)) for p in directory.iterdir() if p.is_file()}
-    del found[MANIFEST_FILE]
+    paths = [path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_FILE]
+    found = {p.relative_to(directory).as_posix(): FileRecord(p.stat().st_size, file_digest(p)) for p in paths}
     made = Manifest(
         files=found,
         weights_sha256=old.weights_sha256,

@@ -20,13 +20,16 @@ _SIGNALLING = {"float32": 0x7F800001, "float16": 0x7C01, "bfloat16": 0x7F81}
 
 
 def not_finite(ground: Ground) -> Iterator[Case]:
-    """One bad value in one tensor of a file in a dtype."""
+    """One bad value in one tensor of a file in a dtype, which is kept or changed."""
     path = ground.random.choice(ground.source.weights(ground.home))
     names = sorted(load(path))
     for dtype, (label, what) in itertools.product(_SIGNALLING, _WHAT.items()):
         name = ground.random.choice(names)
         damage = _damage(path, dtype, name, what, ground.random.randrange(2**20))
-        yield Case(f"{label} in {name} in {dtype}", damage, path.name, (name,))
+        for change in ("", "bfloat16", "float16"):
+            options = ("--dtype", change) if change else ()
+            words = f"{label} in {name} in {dtype}" + (f", to {change}" if change else "")
+            yield Case(words, damage, path.name, (name,), options=options)
 
 
 def load(path: Path) -> dict[str, Array]:
