@@ -68,6 +68,7 @@ def test_the_command_itself_says_it(source: str, group: str, homes: Homes, tmp_p
     assert not (home / RAN).exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("source", ["foreign", "torch"])
 def test_absurd_sizes_take_no_memory(source: str, tmp_path: Path) -> None:
     """In a process that may not have more than a fraction of a gigabyte beyond what it starts with."""
