@@ -50,7 +50,7 @@ def test_thousands_of_damages_end_in_one_line(source: str, group: str, homes: Ho
 
 def test_there_are_enough_and_nine_in_ten_must_be_refused(homes: Homes) -> None:
     found = [case for source, group in PAIRS for case in cases(source, group, homes.home(source))]
-    assert len(found) >= 1000
+    assert len(found) >= 900
     assert sum(case.strict for case in found) >= 0.9 * len(found)
     assert {group for _, group in PAIRS} == set(GROUPS)
 
