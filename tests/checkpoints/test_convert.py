@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from griffin_core.checkpoints import native
 from griffin_core.checkpoints.convert import convert, plan
 from griffin_core.checkpoints.detect import detect
+from griffin_core.checkpoints.manifest import read_manifest
 from griffin_core.errors import CheckpointError, ConfigError
 from griffin_core.layouts.params import param_table
 from griffin_core.shapes import DTYPES
@@ -116,6 +118,15 @@ def test_detection_looks_at_content(make: Make, tmp_path: Path) -> None:
     renamed = tmp_path / "notes.pt"
     renamed.write_text("not a torch file")
     assert detect(renamed) is None
+
+
+def test_a_manifest_that_states_other_weights_is_named(make: Make, tmp_path: Path) -> None:
+    source = make()
+    stated = read_manifest(source)
+    (source / "manifest.json").write_text(replace(stated, weights_sha256="0" * 64).to_json())
+    with pytest.raises(CheckpointError, match=r"manifest\.json: the weights that were read are not those of"):
+        convert(source, tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
 MEASURE = """

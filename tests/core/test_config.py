@@ -69,6 +69,9 @@ def test_every_field_is_frozen() -> None:
         ({"vocab_size": "11"}, "vocab_size='11'; expected an integer"),
         ({"conv_width": 1}, "conv_width=1; expected an integer of at least 2"),
         ({"attention_window": 0}, "attention_window=0; expected an integer of at least 1"),
+        ({"attention_window": 2**32}, "attention_window=4294967296; expected an integer of at most 2147483648"),
+        ({"num_layers": 10**9}, "num_layers=1000000000; expected an integer of at most 10000"),
+        ({"vocab_size": 10**9}, "vocab_size=1000000000; expected an integer of at most 268435456"),
         ({"gate_blocks": 5}, "gate_blocks=5 does not divide lru_width=24; choose a divisor"),
         ({"head_dim": 6}, "head_dim=6 is not a multiple of 4"),
         ({"block_pattern": "recurrent"}, "block_pattern='recurrent'; expected a list"),
@@ -78,6 +81,7 @@ def test_every_field_is_frozen() -> None:
         ({"logits_soft_cap": 0}, "logits_soft_cap=0; expected a positive number, or null"),
         ({"logits_soft_cap": float("nan")}, "logits_soft_cap=nan; expected"),
         ({"logits_soft_cap": True}, "logits_soft_cap=True; expected"),
+        ({"logits_soft_cap": 10**400}, "logits_soft_cap=10+; expected"),
         ({"embedding_scale": "sqrt"}, "embedding_scale='sqrt'; expected null or 'sqrt_width'"),
         ({"tie_embeddings": 1}, "tie_embeddings=1; expected true or false"),
     ],
@@ -99,9 +103,15 @@ def test_unknown_and_missing_keys_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "config is not JSON"), ("[1]", "config is a JSON list; expected an object")]
+    ("text", "message"),
+    [
+        ("{", "config is not JSON"),
+        ("[1]", "config is a JSON list; expected an object"),
+        (b'{"width\xff": 1}', "config is not JSON: 'utf-8' codec can't decode byte 0xff"),
+        ("[" * 100_000, "config is not JSON: "),
+    ],
 )
-def test_text_that_is_not_a_config(text: str, message: str) -> None:
+def test_text_that_is_not_a_config(text: str | bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_json(text)
 

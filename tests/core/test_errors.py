@@ -26,6 +26,17 @@ def test_errors_are_importable_from_the_root() -> None:
         assert getattr(griffin_core, name) is getattr(errors, name)
 
 
+def test_messages_that_quote_a_file_are_one_printable_line() -> None:
+    name = "a\nb\x1b[31m\ud800\u202ec\u00e9"
+    assert str(errors.CheckpointError(f"tensor {name} is odd")) == "tensor a\\nb\\x1b[31m\\ud800\\u202ecé is odd"
+    long = str(errors.CheckpointMismatch("begin " + "\n" * 10**6 + " end"))
+    assert long.isprintable()
+    assert len(long) < 2000
+    assert long.startswith("begin ")
+    assert long.endswith(" end")
+    assert str(errors.CheckpointError(long)) == long
+
+
 def test_nearest() -> None:
     assert nearest("toch", ["torch", "numpy"]) == "did you mean 'torch'?"
     assert nearest("zzz", ["torch", "numpy"]) == "known: numpy, torch"

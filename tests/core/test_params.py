@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,13 @@ def test_check_params_accepts_the_table_and_names_differences() -> None:
     assert "unused: model.finalnorm.weight (did you mean 'model.final_norm.weight'?)" in message
     assert "wrong shape: model.embed_tokens.weight is (128, 264), expected (264, 128)" in message
     assert "\n" not in message
+
+
+def test_thousands_of_strange_names_are_refused_at_once() -> None:
+    before = time.perf_counter()
+    with pytest.raises(CheckpointMismatch, match=r"unused: .* and 99990 more$"):
+        check_params(CONFIG, {**SHAPES, **{f"x{n}": (1,) for n in range(10**5)}})
+    assert time.perf_counter() - before < 20.0
 
 
 def test_long_lists_are_cut() -> None:

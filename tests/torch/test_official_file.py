@@ -146,6 +146,7 @@ def anonymous() -> int:
     return 1024 * int(line.split()[1])
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_values_are_memory_mapped_in_both_directions(tmp_path: Path) -> None:
     large = np.memmap(tmp_path / "raw", np.float32, "w+", shape=(LARGE // 4096, 1024))
     large[::16] = 1.0

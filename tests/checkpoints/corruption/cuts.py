@@ -29,12 +29,12 @@ def cut_safetensors(ground: Ground) -> Iterator[Case]:
 
 
 def cut_zip(ground: Ground) -> Iterator[Case]:
-    """At and within every local header, record, entry of the directory and end record."""
+    """Where every local header, record, entry of the directory and end record begins, and within some of them."""
     (path,) = ground.source.weights(ground.home)
     size = path.stat().st_size
-    places = set(zip_boundaries(path))
-    places = set(ground.some(sorted(places))) if ground.source.hashed else places
-    places |= {ground.random.randrange(size) for _ in range(2 * ground.few)} | {0, 1, 2, size - 1}
+    ends, inside = zip_boundaries(path)
+    places = {0, 1, 2, size - 1, *(ground.some(ends) if ground.source.hashed else ends), *ground.some(inside)}
+    places |= {ground.random.randrange(size) for _ in range(2 * ground.few)}
     for place in sorted(places):
         yield _cut(ground, path, place)
 
@@ -68,23 +68,27 @@ def lost_files(ground: Ground) -> Iterator[Case]:
         yield Case(f"no {path.name}", _remove(path.relative_to(ground.home)), name, strict=needed and not manifest)
 
 
-def zip_boundaries(path: Path) -> Iterator[int]:
+def zip_boundaries(path: Path) -> tuple[list[int], list[int]]:
     """Where the parts of a zip begin and end, and a place within each."""
+    ends, inside = [], []
     data = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         entries, directory = archive.infolist(), archive.start_dir
     for entry in entries:
         begin = record_start(data, entry)
-        yield from (entry.header_offset, entry.header_offset + _LOCAL, begin, begin + entry.file_size // 2)
-        yield begin + entry.file_size
+        ends += [entry.header_offset, begin, begin + entry.file_size]
+        inside += [entry.header_offset + _LOCAL, begin + entry.file_size // 2]
     place = directory
     while data[place : place + 4] == b"PK\x01\x02":
-        yield from (place, place + 20)
+        ends.append(place)
+        inside.append(place + 20)
         place += 46 + sum(int.from_bytes(data[place + at : place + at + 2], "little") for at in (28, 30, 32))
     while place < len(data):  # the end records: of the long form, its locator, of the short form
-        yield from (place, place + 5)
+        ends.append(place)
+        inside.append(place + 5)
         place = data.find(b"PK", place + 1)
         place = len(data) if place < 0 else place
+    return sorted(set(ends)), sorted(set(inside))
 
 
 def record_start(data: bytes, entry: zipfile.ZipInfo) -> int:
