@@ -12,6 +12,9 @@ import numpy as np
 from griffin_core import api
 from griffin_core.checkpoints.checkpoint import Checkpoint
 from griffin_core.checkpoints.compare import TensorComparison, compare_tensors
+from griffin_core.checkpoints.detect import detect
+from griffin_core.checkpoints.formats import FORMATS
+from griffin_core.checkpoints.hub import local
 from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError
@@ -106,22 +109,19 @@ def compare(
     """
     if tokens < 1:
         raise InputError(f"tokens={tokens}; expected at least one")
-    one, other = (open_checkpoint(path, config=_needed(path, config)) for path in (checkpoint, against))
+    paths = local(checkpoint), local(against)
+    one, other = (open_checkpoint(path, config=_needed(path, config)) for path in paths)
     unlike = _unlike(one.config, other.config)
     if unlike:
         return Comparison((one.format, other.format), unlike, [], None)
     found = compare_tensors(one.params, other.params, progress)
-    judged = _logits(one, other, (checkpoint, against), backend, dtype, tokens, seed, config) if logits else None
+    judged = _logits(one, other, paths, backend, dtype, tokens, seed, config) if logits else None
     return Comparison((one.format, other.format), {}, found, judged)
 
 
-def _needed(path: str | Path, config: Any) -> Any:
+def _needed(path: Path, config: Any) -> Any:
     """The config, where the checkpoint has none of its own."""
-    from griffin_core.checkpoints.detect import detect
-    from griffin_core.checkpoints.formats import FORMATS
-    from griffin_core.checkpoints.hub import PREFIX
-
-    found = None if str(path).startswith(PREFIX) else detect(Path(path))
+    found = detect(path)
     return config if found is not None and FORMATS[found].form is not None else None
 
 
@@ -137,7 +137,7 @@ def _unlike(one: GriffinConfig, other: GriffinConfig) -> dict[str, tuple[Any, An
 def _logits(
     one: Checkpoint,
     other: Checkpoint,
-    paths: tuple[str | Path, str | Path],
+    paths: tuple[Path, Path],
     backend: str | None,
     dtype: str,
     tokens: int,

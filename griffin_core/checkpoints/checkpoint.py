@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from griffin_core.checkpoints.blocks import blocks
-from griffin_core.checkpoints.formats import NATIVE
 from griffin_core.checkpoints.manifest import Manifest, check_files, weights_digest
 from griffin_core.checkpoints.sources import StoredTensor
 from griffin_core.checks import count_not_finite
@@ -120,8 +119,3 @@ def check_against_manifest(
     """
     small = set(always)
     check_files(path, manifest, lambda name: verify or name in small, progress)
-
-
-def written_by_us(format_name: str, manifest: Manifest) -> bool:
-    """Whether a manifest belongs to a directory of that format; the native one is a Hugging Face directory too."""
-    return manifest.format in (format_name, NATIVE)

@@ -53,6 +53,7 @@ def plan(
     if form is not None and max_shard_size is not None:
         raise ConfigError(f"{to} is not written in shards; leave max_shard_size out")
     options: dict[str, Any] = {"config": config, "window_convention": window_convention, "scratch": scratch}
+    src = local(src)  # once: a path on the Hub is asked for over the network
     late = verify and form is None and _is_mapped(src)  # weights that pass by once are looked at as they do
     checkpoint = open_checkpoint(src, verify=verify and not late, values=False, progress=progress, **options)
     require_expressible(checkpoint.config, to)
@@ -68,9 +69,8 @@ def plan(
     return Plan(checkpoint, draft, shards, expected)
 
 
-def _is_mapped(src: str | Path) -> bool:
+def _is_mapped(path: Path) -> bool:
     """Whether the source's tensors stand in files as they are, under canonical names."""
-    path = local(src)
     found = detect(path) if path.exists() else None
     return found is not None and FORMATS[found].form is None
 
