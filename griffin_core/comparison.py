@@ -122,7 +122,7 @@ def compare(
 def _needed(path: Path, config: Any) -> Any:
     """The config, where the checkpoint has none of its own."""
     found = detect(path)
-    return config if found is not None and FORMATS[found].form is not None else None
+    return config if found is not None and FORMATS[found].layout is not None else None
 
 
 def _unlike(one: GriffinConfig, other: GriffinConfig) -> dict[str, tuple[Any, Any]]:

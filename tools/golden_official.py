@@ -14,7 +14,7 @@ import numpy as np
 from golden_cases import Case
 
 from griffin_core.config import ATTENTION, GriffinConfig
-from griffin_core.layouts.official import FLAX, TORCH, Form, place_of
+from griffin_core.layouts.official import FLAX, TORCH, Form
 from griffin_core.shapes import Array
 
 
@@ -38,8 +38,8 @@ def flax_weights(weights: Mapping[str, Array]) -> dict[str, Any]:
 def _placed(weights: Mapping[str, Array], form: Form) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for canonical, value in weights.items():
-        place = place_of(canonical, form)
-        official = found.setdefault(place.official, np.empty(place.shape(value.shape), value.dtype))
+        place = form.place_of(canonical)
+        official = found.setdefault(place.stored, np.empty(place.shape(value.shape), value.dtype))
         place.take(official)[...] = value
     return found
 

@@ -13,7 +13,7 @@ from griffin_core.checkpoints.sources import StoredTensor
 from griffin_core.checks import count_not_finite
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError
-from griffin_core.layouts.official import Place
+from griffin_core.layouts.places import Place
 from griffin_core.shapes import Array
 
 Progress = Callable[[int], None]
@@ -59,7 +59,7 @@ class Checkpoint:
     def where(self, name: str) -> str:
         """The file that holds a parameter, and the tensor's name in it where that is another."""
         place = self.places.get(name)
-        stored = name if place is None else place.official
+        stored = name if place is None else place.stored
         file = self.stored[stored].file if stored in self.stored else ""
         path = self.path / file if self.path.is_dir() else self.path
         return str(path) if stored == name else f"{path}: tensor {stored!r}"

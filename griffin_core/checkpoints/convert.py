@@ -49,12 +49,12 @@ def plan(
         CheckpointError: the source is no checkpoint, or is damaged.
     """
     target = find_format(to)
-    form = target.form
-    if form is not None and max_shard_size is not None:
+    layout = target.layout
+    if layout is not None and max_shard_size is not None:
         raise ConfigError(f"{to} is not written in shards; leave max_shard_size out")
     options: dict[str, Any] = {"config": config, "window_convention": window_convention, "scratch": scratch}
     src = local(src)  # once: a path on the Hub is asked for over the network
-    late = verify and form is None and _is_mapped(src)  # weights that pass by once are looked at as they do
+    late = verify and layout is None and _is_mapped(src)  # weights that pass by once are looked at as they do
     checkpoint = open_checkpoint(src, verify=verify and not late, values=False, progress=progress, **options)
     require_expressible(checkpoint.config, to)
     tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
@@ -65,14 +65,14 @@ def plan(
         tensors = plan_tensors(checkpoint.config, checkpoint.params, dtype, target.one_dtype)
     metadata = {**checkpoint.metadata, "converted_from": checkpoint.format}
     draft = Draft(to, checkpoint.config, tensors, checkpoint.tokenizer_files, metadata)
-    shards = plan_shards(tensors, parse_size(max_shard_size)) if form is None else ()
+    shards = plan_shards(tensors, parse_size(max_shard_size)) if layout is None else ()
     return Plan(checkpoint, draft, shards, expected)
 
 
 def _is_mapped(path: Path) -> bool:
     """Whether the source's tensors stand in files as they are, under canonical names."""
     found = detect(path) if path.exists() else None
-    return found is not None and FORMATS[found].form is None
+    return found is not None and FORMATS[found].layout is None
 
 
 def convert(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from griffin_core.checkpoints.hf_config import inexpressible
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import ConfigError, nearest
-from griffin_core.layouts.official import FLAX, TORCH, Form, unofficial
+from griffin_core.layouts.official import FLAX, TORCH, unofficial
+from griffin_core.layouts.places import Layout
 
 NATIVE = "native"
 HUGGINGFACE = "huggingface"
@@ -30,7 +31,7 @@ class Format:
     Attributes:
         about: what it is, for messages.
         cannot: what the format cannot say of a config, one phrase per field.
-        form: names and orientations; None are the canonical ones.
+        layout: names and orientations; None are the canonical ones.
         extra: the extra of griffin-core that reads and writes its files; None needs NumPy alone.
         files: what a framework's own files are called, for plans.
         memory: bytes that its library takes to read or write, as measured, largest tensor not counted.
@@ -41,7 +42,7 @@ class Format:
     name: str
     about: str
     cannot: Callable[[GriffinConfig], list[str]]
-    form: Form | None = None
+    layout: Layout | None = None
     extra: str | None = None
     files: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
@@ -98,16 +99,16 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def official_form(name: str) -> Form:
-    """The form of an official format.
+def layout_of(name: str) -> Layout:
+    """The layout of a format with names of its own.
 
     Raises:
         ConfigError: the format has canonical names.
     """
-    form = find_format(name).form
-    if form is None:
+    layout = find_format(name).layout
+    if layout is None:
         raise ConfigError(f"{name} has canonical names; no table belongs to it")
-    return form
+    return layout
 
 
 def require_expressible(config: GriffinConfig, name: str) -> None:
@@ -133,4 +134,4 @@ def programs(config: GriffinConfig, name: str, dtypes: Collection[str], ours: bo
     if row.cannot(config):
         return []
     able = [program for program in row.programs if program != _MLX or len(set(dtypes)) == 1]
-    return able if ours or row.form is not None else able[:1]
+    return able if ours or row.layout is not None else able[:1]

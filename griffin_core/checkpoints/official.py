@@ -9,7 +9,7 @@ from typing import Any
 from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified
 from griffin_core.checkpoints.detect import TORCH_SUFFIXES, is_torch_file, orbax_directory
 from griffin_core.checkpoints.files import contained, named_errors, read_small
-from griffin_core.checkpoints.formats import OFFICIAL_FLAX, official_form
+from griffin_core.checkpoints.formats import FORMATS, OFFICIAL_FLAX, layout_of
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION, from_exchange, parse
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, Manifest, read_manifest
 from griffin_core.checkpoints.native import SMALL_FILES
@@ -18,8 +18,8 @@ from griffin_core.checkpoints.stores import load_store
 from griffin_core.checkpoints.tensor_file import CODES
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointError, CheckpointMismatch
-from griffin_core.layouts.official import EMBEDDING_PATH, Form, Place, official_table, places, unofficial
-from griffin_core.layouts.params import check_table, param_table
+from griffin_core.layouts.params import EMBEDDING, check_table, param_table
+from griffin_core.layouts.places import Layout, Place, places, stored_table
 from griffin_core.layouts.recognise import released_config
 from griffin_core.shapes import Array
 from griffin_core.text.sentencepiece_file import SENTENCEPIECE_FILE
@@ -58,27 +58,27 @@ def read(
         CheckpointError: it is damaged, or its framework is not installed; the file or tensor is named.
         CheckpointMismatch: names or shapes are not the config's, or no config is known.
     """
-    form = official_form(name)
+    layout = layout_of(name)
     home = path if path.is_dir() else path.parent
     manifest = read_manifest(path) if path.is_dir() and (path / MANIFEST_FILE).exists() else None
     if manifest is not None:
         check_against_manifest(path, manifest, verify, SMALL_FILES, progress)
     weights = _weights(path, name, manifest)
-    source = Remembering(_unprefixed(load_store(name).open_tensors(weights, scratch), form), _STACKED)
+    source = Remembering(_unprefixed(load_store(name).open_tensors(weights, scratch), layout), _STACKED)
     if verify and manifest is None:
         source.check()
     notes: list[str] = []
     if config is None:
-        config, origin, notes = _config(home, source.stored, form, weights)
-    params = _params(weights, config, origin, form, source, notes)
-    where = {place.canonical: place for place in places(config, form)}
+        config, origin, notes = _config(home, source.stored, layout, weights)
+    params = _params(weights, name, config, origin, source, notes)
+    where = {place.canonical: place for place in places(config, layout)}
     found = Checkpoint(path, name, config, params, _tokenizer(weights), manifest, source.stored, where, tuple(notes))
     return verified(found, verify and values, progress)
 
 
-def _unprefixed(source: TensorSource, form: Form) -> TensorSource:
+def _unprefixed(source: TensorSource, layout: Layout) -> TensorSource:
     """The source under official names: some writers put a word before every name."""
-    embedding = form.separator.join(EMBEDDING_PATH)
+    embedding = layout.place_of(EMBEDDING).stored
     prefixes = [name.removesuffix(embedding) for name in source.stored if name.endswith(embedding)]
     if len(prefixes) != 1 or not prefixes[0] or not all(name.startswith(prefixes[0]) for name in source.stored):
         return source
@@ -102,7 +102,7 @@ def _weights(path: Path, name: str, manifest: Manifest | None) -> Path:
 
 
 def _config(
-    home: Path, stored: Mapping[str, StoredTensor], form: Form, weights: Path
+    home: Path, stored: Mapping[str, StoredTensor], layout: Layout, weights: Path
 ) -> tuple[GriffinConfig, str, list[str]]:
     """The config beside the weights or that of a released model, where it is from, and what was assumed."""
     file = home / CONFIG_FILE
@@ -110,7 +110,7 @@ def _config(
     if SECTION in parse(file, beside):
         return from_exchange(file, beside), CONFIG_FILE, []
     try:
-        preset, config = released_config({name: tensor.shape for name, tensor in stored.items()}, form)
+        preset, config = released_config({name: tensor.shape for name, tensor in stored.items()}, layout)
     except CheckpointMismatch as error:
         hint = f" ({file} has no section {SECTION!r})" if file.exists() else ""
         raise CheckpointMismatch(f"{weights}: {error}{hint}") from error
@@ -118,17 +118,17 @@ def _config(
 
 
 def _params(
-    path: Path, config: GriffinConfig, origin: str, form: Form, source: TensorSource, notes: list[str]
+    path: Path, name: str, config: GriffinConfig, origin: str, source: TensorSource, notes: list[str]
 ) -> dict[str, Array]:
     """Canonical parameters, each read when its values are needed; embedding rows beyond the vocabulary are cut."""
-    phrases = unofficial(config)
+    layout, phrases = layout_of(name), FORMATS[name].cannot(config)
     if phrases:
         raise CheckpointMismatch(
             f"{path} and {origin} disagree: no official checkpoint has {'; '.join(phrases)}; give its own config"
         )
-    table = official_table(config, form)
+    table = stored_table(config, layout)
     found = {name: tensor.shape for name, tensor in source.stored.items()}
-    embedding = form.separator.join(EMBEDDING_PATH)
+    embedding = layout.place_of(EMBEDDING).stored
     rows = found.get(embedding, ())[:1]
     if rows and rows[0] > config.vocab_size and len(found[embedding]) == 2:
         found[embedding] = (config.vocab_size, *found[embedding][1:])
@@ -137,20 +137,22 @@ def _params(
         check_table(table, found)
     except CheckpointMismatch as error:
         raise CheckpointMismatch(f"{path} and {origin} disagree: {error}") from error
-    for name, tensor in source.stored.items():
+    for tensor in source.stored.values():
         if tensor.dtype not in CODES.values():
-            raise CheckpointError(f"{path}: tensor {name!r} is {tensor.dtype}; expected {', '.join(CODES.values())}")
+            raise CheckpointError(
+                f"{path}: tensor {tensor.name!r} is {tensor.dtype}; expected {', '.join(CODES.values())}"
+            )
     shapes = {row.name: row.shape for row in param_table(config)}
-    return {place.canonical: _deferred(source, place, shapes[place.canonical]) for place in places(config, form)}
+    return {place.canonical: _deferred(source, place, shapes[place.canonical]) for place in places(config, layout)}
 
 
 def _deferred(source: TensorSource, place: Place, shape: tuple[int, ...]) -> Any:
     """One parameter: a view of its tensor, without rows that pad it."""
 
     def read() -> Array:
-        return place.take(source.get(place.official))[: shape[0]]
+        return place.take(source.get(place.stored))[: shape[0]]
 
-    return DeferredArray(shape, source.stored[place.official].dtype, read)
+    return DeferredArray(shape, source.stored[place.stored].dtype, read)
 
 
 def _tokenizer(weights: Path) -> dict[str, bytes]:

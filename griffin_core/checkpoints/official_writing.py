@@ -18,14 +18,15 @@ import numpy as np
 from griffin_core.checkpoints.blocks import row_blocks, scatter
 from griffin_core.checkpoints.checkpoint import Progress
 from griffin_core.checkpoints.files import named_errors, reserve, sync
-from griffin_core.checkpoints.formats import official_form
+from griffin_core.checkpoints.formats import layout_of
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION
 from griffin_core.checkpoints.manifest import FileRecord, Manifest, file_digest
 from griffin_core.checkpoints.stores import load_store
 from griffin_core.checkpoints.tensor_directory import Draft, finish_directory
 from griffin_core.checkpoints.tensor_file import TensorOut, checked
 from griffin_core.errors import ConfigError
-from griffin_core.layouts.official import Form, Place, official_config, places
+from griffin_core.layouts.official import official_config
+from griffin_core.layouts.places import Layout, Place, places
 from griffin_core.shapes import DTYPES, Array
 
 OFFICIAL_SECTION = "recurrentgemma"
@@ -45,29 +46,29 @@ def write(part: Path, draft: Draft, progress: Progress | None = None, expected: 
         CheckpointError: a weight is NaN or infinite, the disk refuses, or the framework is not installed.
         ConfigError: two halves of a stacked tensor differ in dtype.
     """
-    form = official_form(draft.format)
+    layout = layout_of(draft.format)
     store = load_store(draft.format)
-    with _scratch(part, draft, form) as room:
+    with _scratch(part, draft, layout) as room:
         digests, arrays = {}, {}
-        for tensor, place in zip(draft.tensors, places(draft.config, form), strict=True):
+        for tensor, place in zip(draft.tensors, places(draft.config, layout), strict=True):
             digests[tensor.name], array = _placed(tensor, place, room, progress)
-            arrays[place.official] = array
+            arrays[place.stored] = array
         store.write_tensors(part, arrays)
         arrays.clear()
     records = _records(part)
     return finish_directory(part, draft, _texts(draft), records, digests, expected)
 
 
-def scratch_bytes(draft: Draft, form: Form) -> int:
+def scratch_bytes(draft: Draft, layout: Layout) -> int:
     """Bytes on disk that are needed for a while beside the checkpoint itself."""
-    pairs = zip(draft.tensors, places(draft.config, form), strict=True)
+    pairs = zip(draft.tensors, places(draft.config, layout), strict=True)
     return sum(_padded(tensor.nbytes) for tensor, place in pairs if not _as_it_is(tensor, place))
 
 
 def _placed(tensor: TensorOut, place: Place, room: Mapping[str, Array], progress: Progress | None) -> tuple[str, Array]:
     """Digest of a canonical parameter, and the official array that it is now part of."""
     own = hashlib.sha256()
-    official = room.get(place.official)
+    official = room.get(place.stored)
     view = None if official is None else place.take(official)
     for start, block in row_blocks(tensor.array, tensor.dtype):
         own.update(checked(tensor, block).view(np.uint8).data)
@@ -85,14 +86,14 @@ def _as_it_is(tensor: TensorOut, place: Place) -> bool:
 
 
 @contextmanager
-def _scratch(part: Path, draft: Draft, form: Form) -> Iterator[dict[str, Array]]:
+def _scratch(part: Path, draft: Draft, layout: Layout) -> Iterator[dict[str, Array]]:
     """Writable arrays by official name, in one file on disk that is gone afterwards."""
     wanted: dict[str, tuple[tuple[int, ...], str]] = {}
-    for tensor, place in zip(draft.tensors, places(draft.config, form), strict=True):
+    for tensor, place in zip(draft.tensors, places(draft.config, layout), strict=True):
         if not _as_it_is(tensor, place):
-            shape, dtype = wanted.setdefault(place.official, (place.shape(tuple(tensor.array.shape)), tensor.dtype))
+            shape, dtype = wanted.setdefault(place.stored, (place.shape(tuple(tensor.array.shape)), tensor.dtype))
             if dtype != tensor.dtype:
-                raise ConfigError(f"{place.official} would hold {dtype} and {tensor.dtype}; give one --dtype")
+                raise ConfigError(f"{place.stored} would hold {dtype} and {tensor.dtype}; give one --dtype")
     sizes = [_padded(math.prod(shape) * DTYPES[dtype].itemsize) for shape, dtype in wanted.values()]
     path = part / _SCRATCH
     with named_errors(f"write {part}"):

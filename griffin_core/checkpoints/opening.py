@@ -46,7 +46,7 @@ def open_checkpoint(
         raise CheckpointError(f"{path} is {describe(found)}")
     if found != HUGGINGFACE and window_convention is not None:
         raise ConfigError(f"{path} is {describe(found)}, whose window needs no convention; leave it out")
-    if config is not None and FORMATS[found].form is None:
+    if config is not None and FORMATS[found].layout is None:
         raise ConfigError(f"{path} is {describe(found)}, which has its own config; give none")
     if found == NATIVE:
         return native.read(path, verify, progress, values)

@@ -11,7 +11,7 @@ from griffin_core.checkpoints.official_writing import scratch_bytes
 from griffin_core.checkpoints.shards import Shard
 from griffin_core.checkpoints.tensor_directory import Draft
 from griffin_core.checkpoints.tensor_file import WORKING_BYTES
-from griffin_core.layouts.official import Place, places
+from griffin_core.layouts.places import Place, places
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Plan:
     @property
     def scratch(self) -> int:
         """Bytes on disk that are needed for a while beside the checkpoint itself."""
-        form = FORMATS[self.target_format].form
-        return 0 if form is None else scratch_bytes(self.draft, form)
+        layout = FORMATS[self.target_format].layout
+        return 0 if layout is None else scratch_bytes(self.draft, layout)
 
     @property
     def peak(self) -> int:
@@ -70,8 +70,8 @@ class Plan:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per parameter: where from, where to, transform, dtypes, shape, file, bytes."""
-        form = FORMATS[self.target_format].form
-        there = {} if form is None else {place.canonical: place for place in places(self.draft.config, form)}
+        layout = FORMATS[self.target_format].layout
+        there = {} if layout is None else {place.canonical: place for place in places(self.draft.config, layout)}
         files = {tensor.name: shard.file for shard in self.shards for tensor in shard.tensors}
         rows = []
         for tensor in self.draft.tensors:
@@ -97,7 +97,7 @@ def _label(place: Place | None, canonical: str) -> str:
     """A parameter's name in a format: its tensor, and which half of it."""
     if place is None:
         return canonical
-    return place.official if place.half is None else f"{place.official}[{place.half}]"
+    return place.stored if place.half is None else f"{place.stored}[{place.half}]"
 
 
 def _steps(source: Place | None, target: Place | None) -> list[str]:

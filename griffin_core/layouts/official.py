@@ -7,36 +7,14 @@ are those of ``griffin_core.shapes``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from griffin_core.config import SQRT_WIDTH, GriffinConfig
 from griffin_core.errors import ConfigError
-from griffin_core.layouts.params import LM_HEAD, param_table
-from griffin_core.shapes import Array
+from griffin_core.layouts.params import LM_HEAD
+from griffin_core.layouts.places import SAME, TRANSPOSE, Place, Transform
 
-
-@dataclass(frozen=True)
-class Transform:
-    """A change of axes that is a view, and its inverse.
-
-    Attributes:
-        name, back_name: what plans print for the two directions.
-        there: canonical array to official array.
-        back: official array to canonical array.
-    """
-
-    name: str
-    back_name: str
-    there: Callable[[Array], Array]
-    back: Callable[[Array], Array]
-
-
-SAME = Transform("none", "none", lambda x: x, lambda x: x)
-TRANSPOSE = Transform("transpose", "transpose", lambda x: x.T, lambda x: x.T)
 TAPS = Transform("d 1 w -> w d", "w d -> d 1 w", lambda x: x[:, 0, :].T, lambda x: x.T[:, None, :])
 HALF_BIAS = Transform("f -> 1 1 f", "1 1 f -> f", lambda x: x[None, None, :], lambda x: x[0, 0, :])
 
@@ -49,11 +27,28 @@ class Form:
     dense: str
     dense_transform: Transform
 
+    def place_of(self, canonical: str) -> Place:
+        """Where one parameter stands, by its whole canonical name.
+
+        Raises:
+            ConfigError: it is an output projection of its own, for which there is no name.
+        """
+        prefix, suffix = "", canonical
+        if canonical.startswith(_LAYERS):
+            layer, suffix = canonical.removeprefix(_LAYERS).split(".", 1)
+            prefix = f"blocks.{layer}{self.separator}"
+        if suffix == LM_HEAD:
+            raise ConfigError(f"official checkpoints have no place for {LM_HEAD}; tie_embeddings must be true")
+        row = _ROWS[suffix]
+        path, transform = row.path, row.transform
+        if transform is None:
+            path, transform = (*path, self.dense), self.dense_transform
+        return Place(canonical, prefix + self.separator.join(path), transform, row.half)
+
 
 TORCH = Form(".", "weight", SAME)
 FLAX = Form("/", "kernel", TRANSPOSE)
 
-EMBEDDING_PATH = ("embedder", "input_embedding")
 _R, _A, _M = "recurrent_block", "attention_block", "mlp_block"
 
 
@@ -79,7 +74,7 @@ def _gate(canonical: str, official: str) -> tuple[Row, ...]:
 
 
 TABLE: tuple[Row, ...] = (
-    Row("model.embed_tokens.weight", EMBEDDING_PATH),
+    Row("model.embed_tokens.weight", ("embedder", "input_embedding")),
     Row("model.final_norm.weight", ("final_norm", "scale")),
     Row("temporal_pre_norm.weight", ("temporal_pre_norm", "scale")),
     Row("channel_pre_norm.weight", ("channel_pre_norm", "scale")),
@@ -104,42 +99,6 @@ TABLE: tuple[Row, ...] = (
 """Every parameter of the family, those of the layers without their layer."""
 _ROWS = {row.canonical: row for row in TABLE}
 _LAYERS = "model.layers."
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one canonical parameter stands in an official checkpoint: a whole tensor, or a half of a stacked pair."""
-
-    canonical: str
-    official: str
-    transform: Transform
-    half: int | None
-
-    def shape(self, canonical: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the official tensor, from the canonical parameter's."""
-        part = self.transform.there(np.broadcast_to(np.zeros(()), canonical)).shape
-        return part if self.half is None else (2, *part)
-
-    def take(self, official: Array) -> Array:
-        """The canonical parameter as a view of the official tensor."""
-        return self.transform.back(official if self.half is None else official[self.half])
-
-
-def places(config: GriffinConfig, form: Form) -> tuple[Place, ...]:
-    """The place of every parameter, in canonical order; the halves of a pair follow each other's index.
-
-    Raises:
-        ConfigError: the model has an output projection of its own, for which there is no name.
-    """
-    if not config.tie_embeddings:
-        raise ConfigError(f"official checkpoints have no place for {LM_HEAD}; tie_embeddings must be true")
-    return tuple(place_of(row.name, form) for row in param_table(config))
-
-
-def official_table(config: GriffinConfig, form: Form) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the official checkpoint, in canonical order."""
-    shapes = {row.name: row.shape for row in param_table(config)}
-    return {place.official: place.shape(shapes[place.canonical]) for place in places(config, form)}
 
 
 def unofficial(config: GriffinConfig) -> list[str]:
@@ -169,16 +128,3 @@ def official_config(config: GriffinConfig) -> dict[str, object]:
         "attention_window_size": (config.attention_window or 0) - 1,
         "logits_soft_cap": config.logits_soft_cap or 0.0,
     }
-
-
-def place_of(canonical: str, form: Form) -> Place:
-    """Where one parameter stands, by its whole canonical name."""
-    prefix, suffix = "", canonical
-    if canonical.startswith(_LAYERS):
-        layer, suffix = canonical.removeprefix(_LAYERS).split(".", 1)
-        prefix = f"blocks.{layer}{form.separator}"
-    row = _ROWS[suffix]
-    path, transform = row.path, row.transform
-    if transform is None:
-        path, transform = (*path, form.dense), form.dense_transform
-    return Place(canonical, prefix + form.separator.join(path), transform, row.half)

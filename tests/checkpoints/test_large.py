@@ -46,7 +46,7 @@ def anonymous():
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 for name in sys.argv[4:]:
-    if FORMATS[name].form is not None:
+    if FORMATS[name].layout is not None:
         load_store(name)
 before, peak, going = anonymous(), 0, True
 def watch():

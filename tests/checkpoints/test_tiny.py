@@ -36,7 +36,7 @@ MADE_BY = pytest.mark.parametrize(("name", "found"), MADE.items())
 
 def options(found: str) -> dict[str, Any]:
     """Official checkpoints of no released model need a config."""
-    return {} if FORMATS[found].form is None else {"config": CONFIG}
+    return {} if FORMATS[found].layout is None else {"config": CONFIG}
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_it_converts_to_every_format(tmp_path: Path, name: str, found: str, to: 
 
 @MADE_BY
 def test_info_tells_what_it_is(name: str, found: str) -> None:
-    facts = checkpoint_facts(TINY / name, **({"config": None} if FORMATS[found].form is None else options(found)))
+    facts = checkpoint_facts(TINY / name, **({"config": None} if FORMATS[found].layout is None else options(found)))
     assert (facts["format"], facts["dtypes"]) == (found, {"bfloat16": facts["parameters"]})
     assert ("manifest" in facts["integrity"]) == (name != "native")
     readers = {"native": ["transformers", "mlx-lm", "candle"], "huggingface": ["transformers"]}

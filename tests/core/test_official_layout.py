@@ -15,11 +15,10 @@ from griffin_core.layouts.official import (
     TORCH,
     Form,
     official_config,
-    official_table,
-    places,
     unofficial,
 )
 from griffin_core.layouts.params import param_table
+from griffin_core.layouts.places import places, stored_table
 from griffin_core.layouts.recognise import RELEASED, released_config, told_by_shapes
 from griffin_core.presets import PRESETS
 
@@ -53,7 +52,7 @@ def test_every_parameter_has_one_place(form: Form) -> None:
     config = PRESETS["recurrentgemma-tiny"].config
     found = places(config, form)
     assert [place.canonical for place in found] == [row.name for row in param_table(config)]
-    assert len({(place.official, place.half) for place in found}) == len(found)
+    assert len({(place.stored, place.half) for place in found}) == len(found)
     assert len({row.canonical for row in TABLE}) == len(TABLE)
 
 
@@ -64,22 +63,22 @@ def test_there_and_back_is_the_same_array(form: Form, config: GriffinConfig, dat
     assert unofficial(config) == []
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     params = {row.name: rng.standard_normal(row.shape) for row in param_table(config)}
-    tensors = {name: np.full(shape, np.nan) for name, shape in official_table(config, form).items()}
+    tensors = {name: np.full(shape, np.nan) for name, shape in stored_table(config, form).items()}
     for place in places(config, form):
-        place.take(tensors[place.official])[...] = params[place.canonical]
+        place.take(tensors[place.stored])[...] = params[place.canonical]
     assert not any(np.isnan(tensor).any() for tensor in tensors.values())
     assert sum(tensor.size for tensor in tensors.values()) == sum(value.size for value in params.values())
     for place in places(config, form):
-        back = place.take(tensors[place.official])
+        back = place.take(tensors[place.stored])
         np.testing.assert_array_equal(back, params[place.canonical])
-        part = tensors[place.official] if place.half is None else tensors[place.official][place.half]
+        part = tensors[place.stored] if place.half is None else tensors[place.stored][place.half]
         np.testing.assert_array_equal(place.transform.there(params[place.canonical]), part)
-        assert np.shares_memory(back, tensors[place.official])
+        assert np.shares_memory(back, tensors[place.stored])
 
 
 @FORMS
 def test_shapes_of_the_released_model(form: Form) -> None:
-    table = official_table(PRESETS["recurrentgemma-2b"].config, form)
+    table = stored_table(PRESETS["recurrentgemma-2b"].config, form)
     join = form.separator.join
     assert table[join(("embedder", "input_embedding"))] == (256_000, 2560)
     assert table[join(("blocks.0", "mlp_block", "ffw_up", "w"))] == (2, 2560, 7680)
@@ -88,7 +87,7 @@ def test_shapes_of_the_released_model(form: Form) -> None:
     down = (2560, 7680) if form is TORCH else (7680, 2560)
     assert table[join(("blocks.2", "mlp_block", "ffw_down", form.dense))] == down
     assert len(table) == 432
-    assert len(official_table(PRESETS["recurrentgemma-9b"].config, form)) == 628
+    assert len(stored_table(PRESETS["recurrentgemma-9b"].config, form)) == 628
 
 
 @FORMS
@@ -96,7 +95,7 @@ def test_shapes_of_the_released_model(form: Form) -> None:
 @pytest.mark.parametrize("padding", [0, 128])
 def test_the_released_models_are_recognised(form: Form, name: str, padding: int) -> None:
     config = PRESETS[name].config
-    shapes = official_table(config.replace(vocab_size=config.vocab_size + padding), form)
+    shapes = stored_table(config.replace(vocab_size=config.vocab_size + padding), form)
     assert released_config(shapes, form) == (name, config)
 
 
@@ -104,12 +103,12 @@ def test_the_released_models_are_recognised(form: Form, name: str, padding: int)
 @given(config=configs())
 @settings(max_examples=40)
 def test_shapes_tell_what_they_can(form: Form, config: GriffinConfig) -> None:
-    fields = told_by_shapes(official_table(config, form), form)
+    fields = told_by_shapes(stored_table(config, form), form)
     known = {**config.to_dict(), "block_pattern": list(config.layer_kinds)}
     assert {name: known[name] for name in fields} == fields
     assert not {"attention_window", "logits_soft_cap", "embedding_scale"} & set(fields)
     with pytest.raises(CheckpointMismatch, match=r"no released model has .*attention_window.*give the config"):
-        released_config(official_table(config, form), form)
+        released_config(stored_table(config, form), form)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +120,13 @@ def test_shapes_tell_what_they_can(form: Form, config: GriffinConfig) -> None:
     ],
 )
 def test_shapes_of_something_else_are_refused(change: dict[str, tuple[int, ...] | None], words: str) -> None:
-    table = {**official_table(PRESETS["recurrentgemma-tiny"].config, TORCH), **change}
+    table = {**stored_table(PRESETS["recurrentgemma-tiny"].config, TORCH), **change}
     with pytest.raises(CheckpointMismatch, match=words):
         told_by_shapes({name: shape for name, shape in table.items() if shape is not None}, TORCH)
 
 
 def test_layers_are_counted_from_0() -> None:
-    table = official_table(PRESETS["recurrentgemma-tiny"].config, TORCH)
+    table = stored_table(PRESETS["recurrentgemma-tiny"].config, TORCH)
     for shapes in ({}, {n: s for n, s in table.items() if not n.startswith("blocks.1.")}):
         with pytest.raises(CheckpointMismatch, match="counted from 0"):
             told_by_shapes(shapes, TORCH)

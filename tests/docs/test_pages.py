@@ -122,8 +122,8 @@ def test_the_page_on_official_names_is_the_table_in_the_code() -> None:
 
 def _official_row(canonical: str) -> str:
     whole = canonical if canonical.startswith("model.") else f"model.layers.0.{canonical}"
-    torch, flax = (official.place_of(whole, form) for form in (official.TORCH, official.FLAX))
-    names = " | ".join(f"`{place.official.replace('blocks.0', 'blocks.N')}`" for place in (torch, flax))
+    torch, flax = (form.place_of(whole) for form in (official.TORCH, official.FLAX))
+    names = " | ".join(f"`{place.stored.replace('blocks.0', 'blocks.N')}`" for place in (torch, flax))
     axes = "same" if flax.transform.name == "none" else flax.transform.name
     axes = axes if flax.transform is torch.transform else f"Flax: {axes}"
     return f"| `{canonical}` | {names} | {axes}{'' if torch.half is None else f', half {torch.half}'} |"
