@@ -1,4 +1,4 @@
-"""The arguments of the recurrent operations and of the convolution: which there are, and of what shape."""
+"""The arguments of the recurrent operations and of the convolution: which there are, of what shape and length."""
 
 from __future__ import annotations
 
@@ -71,3 +71,16 @@ def _shapes(x: tuple[int, ...], rows: int, given: Mapping[str, Any]) -> dict[str
         shapes |= dict.fromkeys(("input_gate_weight", "recurrent_gate_weight"), (blocks, size, size))
         shapes |= dict.fromkeys(("input_gate_bias", "recurrent_gate_bias"), (blocks, size))
     return shapes
+
+
+LONGEST_STEP = 1024
+"""Lengths above this are padded to a multiple of it, where a program is compiled for each."""
+
+
+def standard_length(time: int) -> int:
+    """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, ..., 1024, 2048, 3072, ...: at most half of it is padding."""
+    if time > LONGEST_STEP:
+        return -(-time // LONGEST_STEP) * LONGEST_STEP
+    power = 1 << max(time - 1, 0).bit_length()
+    middle = power * 3 // 4
+    return middle if power >= 32 and time <= middle else power

@@ -114,6 +114,48 @@ def expect_shape(op: str, name: str, x: Any, shape: tuple[int, ...]) -> None:
         raise InputError(f"{op}: {name} has shape {tuple(x.shape)}; expected {shape}")
 
 
+def held_after(positions: Array | None, before: Array, time: int) -> Array:
+    """int [b]: tokens of its document that each row's state will hold after a call.
+
+    Args:
+        positions: int [b t]; None continues the state with ``time`` tokens.
+        before: int [b], tokens that it holds now.
+    """
+    if positions is None:
+        return np.asarray(before) + time
+    pairs = zip(np.asarray(positions), np.asarray(before), strict=True)
+    return np.array([row[row != PAD][-1] + 1 if (row != PAD).any() else old for row, old in pairs])
+
+
+def check_capacity(capacity: int, after: Array) -> None:
+    """Refuse documents that are attended globally and are longer than their state.
+
+    Args:
+        capacity: tokens that the state can hold.
+        after: int [b], tokens that each row will hold.
+
+    Raises:
+        InputError: naming the first row that would hold most.
+    """
+    after = np.asarray(after)
+    if int(after.max(initial=0)) > capacity:
+        row = int(after.argmax())
+        raise InputError(
+            f"row {row} would hold {int(after[row])} tokens, but the state was made with capacity={capacity}; "
+            "make it with more"
+        )
+
+
+def check_window(size: int, window: int) -> None:
+    """Refuse a cache that is shorter than the window.
+
+    Raises:
+        InputError: naming both.
+    """
+    if size < window:
+        raise InputError(f"the cache holds {size} tokens, fewer than the window of {window}; make it at least as long")
+
+
 def check_finite(params: Mapping[str, Array]) -> None:
     """Refuse weights with NaN or infinity.
 

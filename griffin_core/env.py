@@ -33,6 +33,13 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("GRIFFIN_TORCH_DEVICE", (), "cpu", "where the torch backend makes its arrays: cpu, cuda, cuda:1"),
     Variable(
+        "KERAS_BACKEND",
+        ("jax", "torch", "tensorflow"),
+        None,
+        "Keras's own: the engine of the keras backend; unset: that of keras.json, or the first installed of these",
+    ),
+    Variable("KERAS_HOME", (), None, "Keras's own: where keras.json is; unset: ~/.keras"),
+    Variable(
         "GRIFFIN_TEST_BACKENDS", (), None, "comma list of the backends that the tests judge; unset: all that load"
     ),
     Variable("GRIFFIN_TEST_PROFILE", ("quick", "ci", "thorough"), "quick", "how many cases the property tests draw"),
@@ -52,6 +59,11 @@ def read(name: str, environ: Mapping[str, str] | None = None) -> str | None:
     if value is not None and variable.values and value not in variable.values:
         raise ConfigError(f"{name}={value!r} is not understood; {nearest(value, variable.values)}")
     return value
+
+
+def set_keras_backend(engine: str) -> None:
+    """Tell Keras its engine, where the user did not; it reads the variable when it is imported."""
+    os.environ["KERAS_BACKEND"] = engine
 
 
 def warn_unknown(environ: Mapping[str, str] | None = None) -> None:

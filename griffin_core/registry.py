@@ -116,6 +116,7 @@ def kernels(backend: str) -> tuple[Kernel, ...]:
     Raises:
         BackendError: two kernels of one operation share a name, or an entry point is not a Kernel.
     """
+    backend = kernels_of(backend)
     if backend not in _kernels:
         records = list(load_backend(backend).KERNELS)
         for name, entry in _entries(KERNEL_GROUP + backend).items():
@@ -128,8 +129,14 @@ def kernels(backend: str) -> tuple[Kernel, ...]:
     return _kernels[backend]
 
 
+def kernels_of(backend: str) -> str:
+    """The backend whose kernels this one runs: itself, or the one that it names as ``KERNELS_OF``."""
+    return str(getattr(load_backend(backend), "KERNELS_OF", backend))
+
+
 def register_kernel(backend: str, kernel: Kernel) -> None:
     """Add a kernel to this process (an entry point adds it for good)."""
+    backend = kernels_of(backend)
     records = [*kernels(backend), kernel]
     _refuse_doubles(backend, records)
     _kernels[backend] = tuple(records)

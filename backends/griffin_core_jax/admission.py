@@ -14,25 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from griffin_core.checks import PAD, check_positions, check_tokens
+from griffin_core.arguments import standard_length
+from griffin_core.checks import PAD, check_positions, check_tokens, held_after
 from griffin_core.config import GriffinConfig
 from griffin_core.layouts.states import POSITION
 from griffin_core_jax.arrays import is_concrete
-from griffin_core_jax.attention.ring import check_room, held_after
+from griffin_core_jax.attention.ring import check_room
 from griffin_core_jax.layout import SEGMENTS
-
-LONGEST_STEP = 1024
-"""Lengths above this are padded to a multiple of it."""
-
-
-def standard_length(time: int) -> int:
-    """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, ..., 1024, 2048, 3072, ...: at most half of it is padding."""
-    if time > LONGEST_STEP:
-        return -(-time // LONGEST_STEP) * LONGEST_STEP
-    power = 1 << max(time - 1, 0).bit_length()
-    middle = power * 3 // 4
-    return middle if power >= 32 and time <= middle else power
-
 
 def admit(
     config: GriffinConfig,

@@ -59,7 +59,7 @@ def _own(block: str, name: str, *keys: str) -> tuple[Row, ...]:
 TABLE: tuple[Row, ...] = (
     Row(EMBEDDING, "embedding", "0", "embeddings"),
     Row(FINAL_NORM, "final_norm", "scale", "scale"),
-    Row(LM_HEAD, "head", "0", "kernel", TRANSPOSE),
+    Row(LM_HEAD, "head", "weight", "weight"),
     Row("temporal_pre_norm.weight", "temporal_pre_norm", "scale", "scale"),
     Row("channel_pre_norm.weight", "channel_pre_norm", "scale", "scale"),
     *_dense(_T, "linear_x"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import griffin_core_jax as backend
+from griffin_core.arguments import standard_length
 from griffin_core.errors import InputError
-from griffin_core_jax import admission
 
 TOKENS = np.random.default_rng(3).integers(0, 50, (2, 11)).astype(np.int32)
 UNIT = 2.0**-24
@@ -32,7 +32,7 @@ UNIT = 2.0**-24
     ],
 )
 def test_standard_lengths(time: int, expected: int) -> None:
-    assert admission.standard_length(time) == expected
+    assert standard_length(time) == expected
 
 
 def test_lengths_share_programs(config, params) -> None:

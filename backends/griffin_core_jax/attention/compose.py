@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from griffin_core.checks import PAD, expect_shape
+from griffin_core.checks import PAD, expect_shape, held_after
 from griffin_core_jax.arrays import is_concrete
 from griffin_core_jax.attention.banded import banded_attention
-from griffin_core_jax.attention.ring import check_room, ends, held_after, recall, store
+from griffin_core_jax.attention.ring import check_room, ends, recall, store
 from griffin_core_jax.attention.rotation import rotate
 from griffin_core_jax.attention.splash import splash_attention, unfit
 from griffin_core_jax.devices import platform, targeting

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from griffin_core.checks import PAD
-from griffin_core.errors import InputError
+from griffin_core.checks import PAD, check_capacity, check_window
 from griffin_core_jax.arrays import is_concrete
 
 
@@ -54,15 +51,6 @@ def store(cache: Array, new: Array, real: Array, after: Array) -> Array:
     return jnp.where((after[:, None] - 1 - back >= 0)[..., None], kept, 0)
 
 
-def held_after(positions: Any, before: Any, time: int) -> Any:
-    """int [b]: tokens that each row's state will hold after a call, from values on the host."""
-    start = np.asarray(before)
-    if positions is None:
-        return start + time
-    pairs = zip(np.asarray(positions), start, strict=True)
-    return np.array([row[row != PAD][-1] + 1 if (row != PAD).any() else old for row, old in pairs])
-
-
 def check_room(size: int, window: int | None, after: Array) -> None:
     """Refuse a cache that is too short; how many tokens it will hold is known outside compiled code only.
 
@@ -70,13 +58,6 @@ def check_room(size: int, window: int | None, after: Array) -> None:
         InputError: it is shorter than the window, or than a document that is attended globally.
     """
     if window is not None:
-        if size < window:
-            raise InputError(
-                f"the cache holds {size} tokens, fewer than the window of {window}; make it at least as long"
-            )
-    elif is_concrete(after) and int(np.max(np.asarray(after), initial=0)) > size:
-        row = int(np.argmax(np.asarray(after)))
-        raise InputError(
-            f"row {row} would hold {int(after[row])} tokens, but the state was made with capacity={size}; "
-            "make it with more"
-        )
+        check_window(size, window)
+    elif is_concrete(after):
+        check_capacity(size, np.asarray(after))

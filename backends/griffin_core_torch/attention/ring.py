@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from griffin_core.checks import PAD
-from griffin_core.errors import InputError
+from griffin_core.checks import PAD, check_capacity, check_window
 
 
 def recall(cache: Tensor, seen: Tensor, count: int) -> Tensor:
@@ -63,11 +62,7 @@ def check_room(size: int, window: int | None, after: Tensor) -> None:
     Raises:
         InputError: naming the capacity, or the window.
     """
-    if window is not None and size < window:
-        raise InputError(f"the cache holds {size} tokens, fewer than the window of {window}; make it at least as long")
-    if window is None and after.numel() and int(after.max()) > size:
-        row = int(after.argmax())
-        raise InputError(
-            f"row {row} would hold {int(after[row])} tokens, but the state was made with capacity={size}; "
-            "make it with more"
-        )
+    if window is not None:
+        check_window(size, window)
+    elif after.numel():
+        check_capacity(size, after.cpu().numpy())

@@ -1,0 +1,27 @@
+"""The Keras 3 backend: the functions of ``griffin_core.protocol`` on each of Keras's engines, and Keras layers.
+
+Importing this package settles the engine (``engine``), so it comes before ``import keras`` or after ``KERAS_BACKEND``
+is set.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from griffin_core.protocol import API_VERSION
+from griffin_core_keras.engine import NAME as ENGINE
+from griffin_core_keras.engine import engine
+from griffin_core_keras.decoding import decode
+from griffin_core_keras.model import forward, hidden, logits
+from griffin_core_keras.native import dump_params, dump_state, init_state, load_params, load_state, put, take
+
+KERNELS = engine.KERNELS
+KERNELS_OF = engine.KERNELS_OF
+COMPILES_SHAPES = engine.COMPILES_SHAPES
+
+from_numpy, to_numpy, vjp = engine.from_numpy, engine.to_numpy, engine.vjp
+linear_scan, gated_scan, rg_lru = engine.linear_scan, engine.gated_scan, engine.rg_lru
+recurrent_middle, conv1d = engine.recurrent_middle, engine.conv1d
+rms_norm, local_attention = engine.rms_norm, engine.local_attention
+devices, platform = engine.devices, engine.platform

@@ -1,0 +1,1 @@
+"""The engines whose operations another backend has already: thin names over it."""

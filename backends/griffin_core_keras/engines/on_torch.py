@@ -1,0 +1,115 @@
+"""Keras on PyTorch: the PyTorch backend's operations and kernels, Triton's on CUDA among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from griffin_core_torch import (
+    conv1d,
+    devices,
+    gated_scan,
+    linear_scan,
+    local_attention,
+    recurrent_middle,
+    rg_lru,
+    rms_norm,
+    to_numpy,
+    vjp,
+)
+from griffin_core_torch import from_numpy as tensor_from_numpy
+from griffin_core_torch.activation import gelu_product
+from griffin_core_torch.arrays import dtype_name as name_of
+from griffin_core_torch.kernels import KERNELS
+from griffin_core_torch.loss import cross_entropy_sum
+
+__all__ = [
+    "COMPILES_SHAPES",
+    "KERNELS",
+    "KERNELS_OF",
+    "compiled",
+    "conv1d",
+    "dense",
+    "devices",
+    "dtype_name",
+    "from_numpy",
+    "gated_scan",
+    "gelu_product",
+    "is_concrete",
+    "linear_scan",
+    "local_attention",
+    "mean_cross_entropy",
+    "platform",
+    "project",
+    "recurrent_middle",
+    "rg_lru",
+    "rms_norm",
+    "set_threads",
+    "summed_cross_entropy",
+    "to_numpy",
+    "vjp",
+]
+
+KERNELS_OF = "torch"
+"""The backend whose kernels these are."""
+COMPILES_SHAPES = False
+"""Nothing is compiled: every call runs as it stands."""
+
+set_threads = torch.set_num_threads
+
+
+def platform(*arrays: Tensor) -> str:
+    """Kind of the device of the arrays, or of the one on which Keras makes its own: "cpu", "cuda"."""
+    return next((x.device.type for x in arrays if isinstance(x, Tensor)), _keras_device().type)
+
+
+def from_numpy(x: Any, dtype: str | None = None, device: str | None = None) -> Tensor:
+    """A tensor with a copy of ``x``, on the device given or where Keras makes its arrays."""
+    return tensor_from_numpy(x, dtype, device or str(_keras_device()))
+
+
+def dtype_name(x: Tensor) -> str:
+    """The name of a tensor's dtype: "float32", "int32", ..."""
+    return name_of(x.dtype)
+
+
+def is_concrete(*arrays: Any) -> bool:
+    """Whether the arrays' values can be looked at on the host without waiting for a device."""
+    return not torch.compiler.is_compiling() and all(x.device.type == "cpu" for x in arrays if isinstance(x, Tensor))
+
+
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [... i] times kernel [i o], plus bias [o], in x's dtype."""
+    return functional.linear(x, kernel.to(x.dtype).t(), None if bias is None else bias.to(x.dtype))
+
+
+def project(x: Tensor, head: Tensor) -> Tensor:
+    """x [b t m] times head [v m], transposed: float32 [b t v] (float64 for float64)."""
+    found = functional.linear(x, head.to(x.dtype))
+    return found if found.dtype == torch.float64 else found.float()
+
+
+def summed_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, soft_cap: float | None) -> Tensor:
+    """-log softmax of the capped logits at the targets, summed over those that are not negative."""
+    return cross_entropy_sum(x.flatten(0, 1), head, targets.flatten().long(), soft_cap)
+
+
+def mean_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, soft_cap: float | None) -> Tensor:
+    """The mean of ``summed_cross_entropy`` over the targets that are not negative; 0 without any."""
+    scale = 1.0 / max(int((targets >= 0).sum()), 1)
+    return cross_entropy_sum(x.flatten(0, 1), head, targets.flatten().long(), soft_cap, scale)
+
+
+def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself."""
+    return f
+
+
+def _keras_device() -> torch.device:
+    device: torch.device = keras.ops.zeros(()).device
+    return device
