@@ -162,7 +162,9 @@ def _assemble(config: GriffinConfig, params: Mapping[str, Array], name: str, dty
     memory.require(memory.weight_bytes(config, dtype), "loading the weights")
     module = registry.load_backend(name)
     loaded = module.load_params(config, params, dtype=dtype, device=rest["device"])
-    return Model(config=config, params=loaded, backend=name, dtype=dtype, **rest)
+    model = Model(config=config, params=loaded, backend=name, dtype=dtype, **rest)
+    facade = getattr(module, "facade", None)
+    return model if facade is None else facade(model)
 
 
 def _refuse_preset(path: str | Path) -> None:

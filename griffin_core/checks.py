@@ -72,6 +72,28 @@ def check_positions(positions: Array, shape: tuple[int, ...], start: Array | Non
             raise InputError(f"position {real.max()} in row {row}; positions must stay below {MAX_POSITION}")
 
 
+def check_batch(config: GriffinConfig, batch: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
+    """The batch's arrays as int32, and its number of targets.
+
+    Raises:
+        InputError: an array is missing or misshapen, an id or a position is not legal, or padding stands inside a row.
+    """
+    arrays = {name: np.asarray(batch[name]) for name in ("tokens", "targets", "positions") if name in batch}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(shapes) < 3 or len(set(shapes.values())) > 1 or len(shapes["tokens"]) != 2:
+        raise InputError(f"a batch has arrays {shapes}; expected tokens, targets and positions of one shape [b t]")
+    targets, positions = arrays["targets"], arrays["positions"]
+    if targets.size and not -1 <= targets.min() <= targets.max() < config.vocab_size:
+        found = f"{targets.min()}..{targets.max()}"
+        raise InputError(f"targets are {found}; expected ids 0..{config.vocab_size - 1}, or -1")
+    check_tokens(config, arrays["tokens"], positions)
+    check_positions(positions, targets.shape)
+    pad = positions == PAD
+    if (pad[:, :-1] & ~pad[:, 1:]).any():
+        raise InputError("padding stands inside a row; a batch has it at the ends of rows only")
+    return {name: array.astype(np.int32) for name, array in arrays.items()}, int((targets >= 0).sum())
+
+
 def check_starts(starts: Sequence[int], batch: int, time: int) -> None:
     """Refuse ``starts`` that do not rise from 0 to the tokens of one row.
 

@@ -22,6 +22,7 @@ from griffin_core_jax.arrays import is_concrete
 from griffin_core_jax.attention.ring import check_room
 from griffin_core_jax.layout import SEGMENTS
 
+
 def admit(
     config: GriffinConfig,
     tokens: Array,

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import Array as JaxArray
 
-from griffin_core.checks import PAD, check_positions, check_tokens
+from griffin_core.checks import PAD, check_batch
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError
 from griffin_core.schedules import ADAMW, TrainerOptions, learning_rate
@@ -94,7 +94,7 @@ class Trainer:
         Raises:
             InputError: an array is missing or misshapen, an id or a position is not legal, or nothing has a target.
         """
-        arrays, count = _checked(self.config, batch)
+        arrays, count = check_batch(self.config, batch)
         if count == 0:
             raise InputError("no position of the batch has a target; expected at least one target that is not -1")
         rate = learning_rate(self.step_number, self.options)
@@ -111,7 +111,7 @@ class Trainer:
 
     def evaluate(self, batch: Mapping[str, Array]) -> tuple[float, int]:
         """(summed loss in nats, number of targets) of a batch; nothing is learned."""
-        arrays, count = _checked(self.config, batch)
+        arrays, count = check_batch(self.config, batch)
         return float(_evaluate(self._program, self._learned(), arrays)), count
 
     def params(self) -> dict[str, Array]:
@@ -199,25 +199,3 @@ def _evaluate(program: _Program, params: Any, batch: Any) -> JaxArray:
     config, options, wanted, _ = program
     with targeting(wanted.platform):
         return loss_fn(config, params, batch, dtype=options.compute_dtype, kernel=wanted.kernel)[0]
-
-
-def _checked(config: GriffinConfig, batch: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
-    """The batch's arrays as int32, and its number of targets.
-
-    Raises:
-        InputError: an array is missing or misshapen, an id or a position is not legal, or padding stands inside a row.
-    """
-    arrays = {name: np.asarray(batch[name]) for name in ("tokens", "targets", "positions") if name in batch}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(shapes) < 3 or len(set(shapes.values())) > 1 or len(shapes["tokens"]) != 2:
-        raise InputError(f"a batch has arrays {shapes}; expected tokens, targets and positions of one shape [b t]")
-    targets, positions = arrays["targets"], arrays["positions"]
-    if targets.size and not -1 <= targets.min() <= targets.max() < config.vocab_size:
-        found = f"{targets.min()}..{targets.max()}"
-        raise InputError(f"targets are {found}; expected ids 0..{config.vocab_size - 1}, or -1")
-    check_tokens(config, arrays["tokens"], positions)
-    check_positions(positions, targets.shape)
-    pad = positions == PAD
-    if (pad[:, :-1] & ~pad[:, 1:]).any():
-        raise InputError("padding stands inside a row; a batch has it at the ends of rows only")
-    return {name: array.astype(np.int32) for name, array in arrays.items()}, int((targets >= 0).sum())

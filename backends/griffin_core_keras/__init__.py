@@ -25,3 +25,33 @@ linear_scan, gated_scan, rg_lru = engine.linear_scan, engine.gated_scan, engine.
 recurrent_middle, conv1d = engine.recurrent_middle, engine.conv1d
 rms_norm, local_attention = engine.rms_norm, engine.local_attention
 devices, platform = engine.devices, engine.platform
+
+_LAZY = {
+    "GriffinCausalLM": "causal_lm",
+    "Trainer": "trainer",
+    "facade": "facades",
+    "AdamW": "optimizer",
+    "WarmupCosine": "optimizer",
+    **dict.fromkeys(
+        (
+            "CausalConv1D",
+            "Dense",
+            "Embedding",
+            "GatedMLP",
+            "LocalAttention",
+            "Projection",
+            "RGLRU",
+            "RMSNorm",
+            "RecurrentBlock",
+            "ResidualBlock",
+        ),
+        "layers",
+    ),
+}
+"""Names for users, by the module that has them; generation needs none of them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -97,7 +97,9 @@ def hidden(
         raise InputError(f"padding={padding!r}; expected 'any', or 'right' to promise right-padded rows")
     dtype = as_dtype(compute_dtype, engine.dtype_name(params[EMBEDDING]))
     tokens, positions, padding, time = admission.admit(config, tokens, positions, state, padding, capture is None)
-    run = _program(config, padding, registry.requested_kernel(kernel), registry.kernels("keras"), dtype, capture is not None)
+    run = _program(
+        config, padding, registry.requested_kernel(kernel), registry.kernels("keras"), dtype, capture is not None
+    )
     x, new, seen = run(dict(params), tokens, positions, None if state is None else dict(state))
     if capture is not None:
         capture |= seen
@@ -207,7 +209,6 @@ def _program(
 @functools.lru_cache(maxsize=64)
 def _capped(config: GriffinConfig) -> Callable[..., Any]:
     return engine.compiled(lambda x, head: cap_logits(config, engine.project(x, head)))  # type: ignore[no-any-return]
-
 
 
 def _recorder(record: Recorder, prefix: str, order: Any | None) -> Recorder:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -32,6 +33,7 @@ __all__ = [
     "COMPILES_SHAPES",
     "KERNELS",
     "KERNELS_OF",
+    "adamw",
     "compiled",
     "conv1d",
     "dense",
@@ -108,6 +110,51 @@ def mean_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, soft_cap: float
 def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
     """The function itself."""
     return f
+
+
+def adamw(
+    optimizer: Any,
+    variables: Sequence[Any],
+    first: Sequence[Any],
+    second: Sequence[Any],
+    grads: Sequence[Tensor],
+    decays: Sequence[float],
+    rate: Any,
+    norm: Tensor,
+) -> None:
+    """One pass over parameters, gradients and moments by PyTorch's fused kernel; nothing where the norm is not finite.
+
+    Args:
+        optimizer: with beta_1, beta_2, epsilon, global_clipnorm, and the variable ``updates``.
+        variables, first, second: Keras variables; written.
+        decays: weight decay of each.
+    """
+    length = float(norm)
+    if not math.isfinite(length):
+        return
+    limit = optimizer.global_clipnorm
+    count = optimizer.updates.value + 1.0
+    divisor = None if limit is None or length <= limit else norm.detach() / limit
+    for decay in sorted(set(decays)):
+        here = [index for index, value in enumerate(decays) if value == decay]
+        torch._fused_adamw_(
+            [variables[index].value.data for index in here],
+            [grads[index].contiguous() for index in here],
+            [first[index].value for index in here],
+            [second[index].value for index in here],
+            [],
+            [count] * len(here),
+            lr=float(rate),
+            beta1=optimizer.beta_1,
+            beta2=optimizer.beta_2,
+            weight_decay=decay,
+            eps=optimizer.epsilon,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor,
+            found_inf=None,
+        )
+    optimizer.updates.assign(count)
 
 
 def _keras_device() -> torch.device:
