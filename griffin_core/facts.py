@@ -57,6 +57,7 @@ def backends(config: GriffinConfig) -> list[dict[str, Any]]:
             module = registry.load_backend(name)
             row |= {
                 "version": _version(name, module),
+                "engine": getattr(module, "ENGINE", None),
                 "devices": _devices(module),
                 "capabilities": {what: hasattr(module, what) for what in protocol.CAPABILITIES},
                 "kernels": [_operation(name, op, config, protocol.device_of(module)) for op in KERNEL_OPS],

@@ -10,9 +10,9 @@ import importlib
 from typing import Any
 
 from griffin_core.protocol import API_VERSION
+from griffin_core_keras.decoding import decode
 from griffin_core_keras.engine import NAME as ENGINE
 from griffin_core_keras.engine import engine
-from griffin_core_keras.decoding import decode
 from griffin_core_keras.model import forward, hidden, logits
 from griffin_core_keras.native import dump_params, dump_state, init_state, load_params, load_state, put, take
 
@@ -25,6 +25,37 @@ linear_scan, gated_scan, rg_lru = engine.linear_scan, engine.gated_scan, engine.
 recurrent_middle, conv1d = engine.recurrent_middle, engine.conv1d
 rms_norm, local_attention = engine.rms_norm, engine.local_attention
 devices, platform = engine.devices, engine.platform
+
+__all__ = [
+    "API_VERSION",
+    "COMPILES_SHAPES",
+    "ENGINE",
+    "KERNELS",
+    "KERNELS_OF",
+    "conv1d",
+    "decode",
+    "devices",
+    "dump_params",
+    "dump_state",
+    "forward",
+    "from_numpy",
+    "gated_scan",
+    "hidden",
+    "init_state",
+    "linear_scan",
+    "load_params",
+    "load_state",
+    "local_attention",
+    "logits",
+    "platform",
+    "put",
+    "recurrent_middle",
+    "rg_lru",
+    "rms_norm",
+    "take",
+    "to_numpy",
+    "vjp",
+]
 
 _LAZY = {
     "GriffinCausalLM": "causal_lm",

@@ -17,7 +17,7 @@ KERAS_SUFFIXES = (".keras", ".h5")
 
 
 class KerasModel(Model):
-    """A ``griffin_core.Model`` that is a Keras model too: ``compile``, ``fit``, ``summary``, ... are those of ``keras``.
+    """A ``griffin_core.Model`` that is a Keras model too: ``compile``, ``fit``, ``summary``, ... of ``keras``.
 
     Until one of these is asked for no layer is made; from then on the layers' variables are the weights.
     """

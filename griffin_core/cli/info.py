@@ -90,7 +90,8 @@ def _show_backends(out: Output, backends: list[dict[str, Any]]) -> None:
             rows.append((backend["name"], mark, backend["problem"], "", ""))
             continue
         able = [what for what, there in backend["capabilities"].items() if there]
-        row = (backend["name"], mark, f"version {backend['version']}", ", ".join(backend["devices"]), ", ".join(able))
+        status = f"version {backend['version']}" + (f", engine {backend['engine']}" if backend["engine"] else "")
+        row = (backend["name"], mark, status, ", ".join(backend["devices"]), ", ".join(able))
         rows.append(row)
     out.table(("backend", "", "status", "devices", "also has"), rows)
 

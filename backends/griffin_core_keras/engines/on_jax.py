@@ -57,6 +57,7 @@ __all__ = [
     "targeting",
     "to_numpy",
     "vjp",
+    "wait",
 ]
 
 KERNELS_OF = "jax"
@@ -84,6 +85,11 @@ def mean_cross_entropy(x: Array, head: Array, targets: Array, soft_cap: float | 
     """The mean of ``summed_cross_entropy`` over the targets that are not negative; 0 without any."""
     count = jnp.maximum(jnp.sum(targets >= 0, dtype=jnp.int32), 1)
     return cross_entropy_sum(x, head, targets, soft_cap, 1.0 / count.astype(jnp.float32))
+
+
+def wait(x: Any) -> None:
+    """Until the array has its values."""
+    jax.block_until_ready(x)
 
 
 def compiled(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -55,6 +55,7 @@ __all__ = [
     "summed_cross_entropy",
     "to_numpy",
     "vjp",
+    "wait",
 ]
 
 KERNELS_OF = "torch"
@@ -105,6 +106,12 @@ def mean_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, soft_cap: float
     """The mean of ``summed_cross_entropy`` over the targets that are not negative; 0 without any."""
     scale = 1.0 / max(int((targets >= 0).sum()), 1)
     return cross_entropy_sum(x.flatten(0, 1), head, targets.flatten().long(), soft_cap, scale)
+
+
+def wait(x: Tensor) -> None:
+    """Until the tensor has its values."""
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
 
 
 def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
