@@ -63,6 +63,11 @@ _LAZY = {
     "facade": "facades",
     "AdamW": "optimizer",
     "WarmupCosine": "optimizer",
+    "FitBatches": "feeding",
+    "SampleText": "callbacks",
+    "SaveAndResume": "callbacks",
+    "layout_map": "distribution",
+    "model_parallel": "distribution",
     **dict.fromkeys(
         (
             "CausalConv1D",

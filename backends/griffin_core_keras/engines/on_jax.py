@@ -15,9 +15,7 @@ from griffin_core_jax import (
     from_numpy,
     gated_scan,
     linear_scan,
-    local_attention,
     platform,
-    recurrent_middle,
     rg_lru,
     rms_norm,
     targeting,
@@ -30,6 +28,7 @@ from griffin_core_jax.kernels import KERNELS
 from griffin_core_jax.loss import cross_entropy_sum
 from griffin_core_jax.products import dense, einsum
 from griffin_core_jax.threads import start_with_threads as set_threads
+from griffin_core_keras.engines.on_jax_mesh import local_attention, recurrent_middle
 
 __all__ = [
     "COMPILES_SHAPES",
