@@ -1,7 +1,6 @@
 """The Keras 3 backend: the functions of ``griffin_core.protocol`` on each of Keras's engines, and Keras layers.
 
-Importing this package settles the engine (``engine``), so it comes before ``import keras`` or after ``KERAS_BACKEND``
-is set.
+Importing this package settles the engine (``engine``) and makes the layers known to ``keras.models.load_model``.
 """
 
 from __future__ import annotations
@@ -10,11 +9,28 @@ import importlib
 from typing import Any
 
 from griffin_core.protocol import API_VERSION
-from griffin_core_keras.decoding import decode
 from griffin_core_keras.engine import NAME as ENGINE
 from griffin_core_keras.engine import engine
+
+# isort: split
+# Only now, as these import Keras.
+from griffin_core_keras.causal_lm import GriffinCausalLM
+from griffin_core_keras.decoding import decode
+from griffin_core_keras.layers import (
+    RGLRU,
+    CausalConv1D,
+    Dense,
+    Embedding,
+    GatedMLP,
+    LocalAttention,
+    Projection,
+    RecurrentBlock,
+    ResidualBlock,
+    RMSNorm,
+)
 from griffin_core_keras.model import forward, hidden, logits
 from griffin_core_keras.native import dump_params, dump_state, init_state, load_params, load_state, put, take
+from griffin_core_keras.optimizer import AdamW, WarmupCosine
 
 KERNELS = engine.KERNELS
 KERNELS_OF = engine.KERNELS_OF
@@ -32,6 +48,19 @@ __all__ = [
     "ENGINE",
     "KERNELS",
     "KERNELS_OF",
+    "RGLRU",
+    "AdamW",
+    "CausalConv1D",
+    "Dense",
+    "Embedding",
+    "GatedMLP",
+    "GriffinCausalLM",
+    "LocalAttention",
+    "Projection",
+    "RMSNorm",
+    "RecurrentBlock",
+    "ResidualBlock",
+    "WarmupCosine",
     "conv1d",
     "decode",
     "devices",
@@ -58,31 +87,13 @@ __all__ = [
 ]
 
 _LAZY = {
-    "GriffinCausalLM": "causal_lm",
-    "Trainer": "trainer",
-    "facade": "facades",
-    "AdamW": "optimizer",
-    "WarmupCosine": "optimizer",
     "FitBatches": "feeding",
     "SampleText": "callbacks",
     "SaveAndResume": "callbacks",
+    "Trainer": "trainer",
+    "facade": "facades",
     "layout_map": "distribution",
     "model_parallel": "distribution",
-    **dict.fromkeys(
-        (
-            "CausalConv1D",
-            "Dense",
-            "Embedding",
-            "GatedMLP",
-            "LocalAttention",
-            "Projection",
-            "RGLRU",
-            "RMSNorm",
-            "RecurrentBlock",
-            "ResidualBlock",
-        ),
-        "layers",
-    ),
 }
 """Names for users, by the module that has them; generation needs none of them."""
 

@@ -52,7 +52,8 @@ class SaveAndResume(keras.callbacks.Callback):
     it restores, from where no gradient leads away, and knows nothing of the data's place. Here every variable is kept
     as it is. Make epochs short windows of steps: one that is cut off is trained again, on the same batches.
 
-    Use: ``fit(feed.stream(), initial_epoch=saving.restore(model), epochs=..., steps_per_epoch=..., callbacks=[saving])``
+    Use: ``fit(feed.stream(), shuffle=False, initial_epoch=saving.restore(model), steps_per_epoch=..., epochs=...,
+    callbacks=[saving])``
 
     Args:
         directory: where the state is kept; replaced at each epoch's end.

@@ -17,10 +17,12 @@ class Generating:
     Attributes:
         tokenizer: None when there is none; then prompts are token ids.
         trained: whether the weights were loaded or trained; generating from others warns once.
+        adapted: whether ``enable_lora`` was called.
     """
 
     tokenizer: Any = None
     trained = False
+    adapted = False
 
     @classmethod
     def from_preset(cls, name: str, seed: int = 0, **options: Any) -> Self:
@@ -74,7 +76,7 @@ class Generating:
         self._view().save(directory, overwrite, max_shard_size)
 
     def enable_lora(self, rank: int, lora_alpha: float | None = None, targets: Sequence[str] | None = None) -> None:
-        """Train low-rank adapters of dense layers and nothing else.
+        """Train low-rank adapters of dense layers and nothing else. Files hold them merged into their kernels.
 
         Args:
             rank: of the adapters.
@@ -91,6 +93,7 @@ class Generating:
             variable.trainable = False
         for path in paths:
             layer_at(self, path).enable_lora(rank, lora_alpha=lora_alpha)
+        self.adapted = True
 
     def _lora_paths(self, targets: Sequence[str] | None) -> list[str]:
         rows = {row.name for row in param_table(self.config) if row.lora}

@@ -35,6 +35,10 @@ class Scoring:
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **options)
         self._own_loss = loss is None and not metrics and not options.get("weighted_metrics")
 
+    def get_compile_config(self) -> Any:
+        """How the model was compiled, for a file; nothing where adapters are trained, as files hold them merged."""
+        return None if self.adapted else super().get_compile_config()
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the model was that a file was saved from; Keras leaves that to models with a ``compile``."""
         self.compile(**keras.saving.deserialize_keras_object(config))

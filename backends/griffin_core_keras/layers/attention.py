@@ -13,7 +13,6 @@ from griffin_core.layouts.states import POSITION
 from griffin_core_keras.blocks import Call, attention_block
 from griffin_core_keras.layers.base import register
 from griffin_core_keras.layers.block import Block
-from griffin_core_keras.padding import following
 from griffin_core_keras.weights import LayerWeights
 
 
@@ -70,7 +69,6 @@ class LocalAttention(Block):
         """y [b t m], or (y, state) where a state is given."""
 
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-            at = following(None if state is None else state[POSITION], x) if at is None else at
             return attention_block(LayerWeights(self), x, self.call_of(at), state)
 
         return self.around(run, x, positions, state, mask, padding)

@@ -11,12 +11,15 @@ from griffin_core.layouts.states import POSITION
 from griffin_core_keras.blocks import Call
 from griffin_core_keras.layers.base import Layer, draws, right_padded, spec_like, time_positions
 from griffin_core_keras.layers.dense import Dense
+from griffin_core_keras.padding import following
 
 
 class Block(Layer):
     """A layer made of layers; those who inherit build them in ``build`` and compute in ``run``."""
 
     kernel: str | None = None
+    needs_positions = False
+    """Whether a call without a state has to be told where its documents start."""
 
     def dense(self, name: str, units: int, std: float, bias: bool = True) -> Dense:
         """A dense layer of this block, in its policy."""
@@ -37,8 +40,9 @@ class Block(Layer):
         padding: str,
     ) -> Any:
         """``run(x, positions)`` on right-padded rows: y, or (y, state) where a state is given."""
-        begin = None if state is None else state.get(POSITION)
-        at = time_positions(positions, mask, begin, continues=state is not None)
+        begin = None if state is None else state[POSITION]
+        at = time_positions(positions, mask, begin)
+        at = following(begin, x) if at is None and (state is not None or self.needs_positions) else at
         y, new = right_padded(run, x, at, padding)
         return y if state is None else (y, dict(new))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from griffin_core.layouts.states import POSITION
 from griffin_core_keras.blocks import recurrent_block
 from griffin_core_keras.layers.base import register
 from griffin_core_keras.layers.block import Block
 from griffin_core_keras.layers.conv1d import CausalConv1D
 from griffin_core_keras.layers.rg_lru import RGLRU
+from griffin_core_keras.padding import ends
 from griffin_core_keras.weights import LayerWeights
 
 
@@ -28,7 +30,7 @@ class RecurrentBlock(Block):
     Call arguments:
         x: [b t m].
         positions: int32 [b t], 0 starts a document, -1 is padding. None: tokens continue the state, or start one.
-        state: {"h": float32 [b d], "conv": [b w-1 d]}. With it the call returns (y, state).
+        state: {"h": float32 [b d], "conv": [b w-1 d], "position": int32 [b]}. With it the call returns (y, state).
         mask: bool [b t], False at padding, which may stand anywhere.
         padding: "right" promises that padding stands at the ends of rows.
     """
@@ -72,7 +74,8 @@ class RecurrentBlock(Block):
         """y [b t m], or (y, state) where a state is given."""
 
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-            return recurrent_block(LayerWeights(self), x, self.call_of(at), state)
+            y, new = recurrent_block(LayerWeights(self), x, self.call_of(at), state)
+            return y, new if state is None else {**new, POSITION: ends(at, state[POSITION])}
 
         return self.around(run, x, positions, state, mask, padding)
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from keras import ops
-
 from griffin_core.config import RECURRENT, GriffinConfig, from_dict
 from griffin_core.errors import ConfigError
 from griffin_core.layouts.states import POSITION
@@ -18,7 +16,7 @@ from griffin_core_keras.layers.block import Block
 from griffin_core_keras.layers.mlp import GatedMLP
 from griffin_core_keras.layers.recurrent import RecurrentBlock
 from griffin_core_keras.layers.rms_norm import RMSNorm
-from griffin_core_keras.padding import ends, following
+from griffin_core_keras.padding import ends
 from griffin_core_keras.weights import LayerWeights
 
 
@@ -32,8 +30,7 @@ class ResidualBlock(Block):
         seed, init: of the initial weights: "paper" or "released"; without a seed they are zeros.
         kernel: name of a kernel, or None for GRIFFIN_KERNEL or the first that can run the call.
 
-    Call arguments: as of ``RecurrentBlock`` and ``LocalAttention``; the state is that of the temporal block and
-    "position" int32 [b].
+    Call arguments: as of ``RecurrentBlock`` and ``LocalAttention``; the state is that of the temporal block.
 
     Raises:
         ConfigError: there is no such kind.
@@ -84,10 +81,8 @@ class ResidualBlock(Block):
             return residual_block(LayerWeights(self), self.kind, x, call, state)
 
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-            before = None if state is None else state[POSITION]
-            at = following(before, x) if at is None else at
             y, new = residual_block(LayerWeights(self), self.kind, x, self.call_of(at), state)
-            return y, new if state is None else {**new, POSITION: ends(at, before)}
+            return y, new if state is None else {**new, POSITION: ends(at, state[POSITION])}
 
         return self.around(run, x, positions, state, mask, padding)
 
@@ -98,9 +93,9 @@ class ResidualBlock(Block):
 
     def init_state(self, batch: int, capacity: int | None = None, dtype: str | None = None) -> dict[str, Any]:
         """Zeros: the state before any token; a global attention layer needs a capacity in tokens."""
-        if self.kind != RECURRENT:
-            return self.temporal_block.init_state(batch, capacity, dtype)
-        return {**self.temporal_block.init_state(batch, dtype), POSITION: ops.zeros((batch,), "int32")}
+        if self.kind == RECURRENT:
+            return self.temporal_block.init_state(batch, dtype)
+        return self.temporal_block.init_state(batch, capacity, dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Every argument."""

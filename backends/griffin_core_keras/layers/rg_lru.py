@@ -9,8 +9,10 @@ import keras
 from keras import ops
 
 from griffin_core.errors import ConfigError
+from griffin_core.layouts.states import POSITION
 from griffin_core_keras.engine import engine
 from griffin_core_keras.layers.base import Layer, draws, register, right_padded, spec_like, time_positions
+from griffin_core_keras.padding import ends, following
 
 GATES = ("input_gate", "recurrent_gate")
 
@@ -29,7 +31,7 @@ class RGLRU(Layer):
     Call arguments:
         x: [b t d].
         positions: int32 [b t], 0 starts a document, -1 is padding. None: tokens continue the state, or start one.
-        state: {"h": float32 [b d]}. With it the call returns (y, state).
+        state: {"h": float32 [b d], "position": int32 [b]}. With it the call returns (y, state).
         mask: bool [b t], False at padding, which may stand anywhere.
         padding: "right" promises that padding stands at the ends of rows.
 
@@ -76,18 +78,21 @@ class RGLRU(Layer):
     ) -> Any:
         """y [b t d], or (y, state) where a state is given."""
         params = self.params()
-        before = None if state is None else state["h"]
+        h0, begin = (None, None) if state is None else (state["h"], state[POSITION])
 
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-            y, after = engine.rg_lru(x, params, before, at, None, self.kernel)
-            return y, {"h": after}
+            y, h = engine.rg_lru(x, params, h0, at, None, self.kernel)
+            return y, {} if state is None else {"h": h, POSITION: ends(at, begin)}
 
-        y, new = right_padded(run, x, time_positions(positions, mask, continues=state is not None), padding)
+        at = time_positions(positions, mask, begin)
+        at = following(begin, x) if at is None and state is not None else at
+        y, new = right_padded(run, x, at, padding)
         return y if state is None else (y, new)
 
     def init_state(self, batch: int) -> dict[str, Any]:
         """Zeros: the state before any token."""
-        return {"h": ops.zeros((batch, self.recurrent_param.shape[0]), "float32")}
+        h = ops.zeros((batch, self.recurrent_param.shape[0]), "float32")
+        return {"h": h, POSITION: ops.zeros((batch,), "int32")}
 
     def compute_output_spec(
         self, x: Any, positions: Any = None, state: Any = None, mask: Any = None, padding: str = "any"
