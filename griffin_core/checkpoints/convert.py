@@ -26,6 +26,8 @@ from griffin_core.errors import CheckpointError, CheckpointMismatch, ConfigError
 
 _MARGIN = 1 << 20
 """Bytes for the small files."""
+_DESCRIPTION = 1 << 12
+"""Bytes for what a framework's file says of one tensor."""
 
 
 def plan(
@@ -134,7 +136,7 @@ def execute(made: Plan, dst: str | Path, overwrite: bool = False, progress: Prog
     except CheckpointError as error:
         raise CheckpointError(f"{made.checkpoint.path}: {error}") from error
     if not made.shards:
-        check_room(target, made.nbytes + made.scratch + _MARGIN)
+        check_room(target, made.nbytes + made.scratch + _MARGIN + _DESCRIPTION * len(made.draft.tensors))
         with _explained(made, target), replacing(target) as part:
             official_writing.write(part, made.draft, progress, made.expected)
         return

@@ -54,8 +54,7 @@ class Plan:
     @property
     def scratch(self) -> int:
         """Bytes on disk that are needed for a while beside the checkpoint itself."""
-        layout = FORMATS[self.target_format].layout
-        return 0 if layout is None else scratch_bytes(self.draft, layout)
+        return scratch_bytes(self.draft)
 
     @property
     def peak(self) -> int:
