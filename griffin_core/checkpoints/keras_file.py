@@ -18,7 +18,8 @@ from griffin_core.checkpoints import keras_archive
 from griffin_core.checkpoints.detect import KERAS_SHARDS
 from griffin_core.checkpoints.files import named_errors, reserve
 from griffin_core.checkpoints.keras_archive import NewArchive, Span
-from griffin_core.checkpoints.keras_h5 import Values, list_values, skeleton
+from griffin_core.checkpoints.keras_h5 import Values, list_values
+from griffin_core.checkpoints.keras_skeleton import skeleton
 from griffin_core.checkpoints.sources import StoredTensor
 from griffin_core.errors import CheckpointError
 from griffin_core.shapes import DTYPES, Array
