@@ -31,7 +31,7 @@ def archive_texts(config: GriffinConfig, dtype: str) -> dict[str, bytes]:
     model = {
         "module": MODULE,
         "class_name": CLASS,
-        "config": {"name": _NAME, "trainable": True, "dtype": policy, "config": config.to_dict()},
+        "config": {"name": _NAME, "trainable": True, "dtype": policy, "config": config.to_dict(), "init": None},
         "registered_name": f"{PACKAGE}>{CLASS}",
         "build_config": {},
     }
