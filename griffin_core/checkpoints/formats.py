@@ -96,7 +96,7 @@ FORMATS: dict[str, Format] = {
             files=("model.keras",),
             programs=("Keras 3",),
             in_place=True,
-            memory=25_000_000,
+            memory=10_000_000,
         ),
     )
 }

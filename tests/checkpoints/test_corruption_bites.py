@@ -18,10 +18,10 @@ from griffin_core.checkpoints import (
     checkpoint,
     convert,
     files,
+    framework,
     keras_file,
     keras_h5,
     manifest,
-    official,
     shards,
     tensor_directory,
     tensor_file,
@@ -39,7 +39,7 @@ def _values_are_not_looked_at(patch: pytest.MonkeyPatch) -> None:
 
 
 def _links_lead_anywhere(patch: pytest.MonkeyPatch) -> None:
-    for module in (files, shards, official, manifest):
+    for module in (files, shards, framework, manifest):
         patch.setattr(module, "contained", lambda directory, name: directory / name)
 
 

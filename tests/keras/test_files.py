@@ -13,7 +13,7 @@ from griffin_core.checkpoints import native
 from griffin_core.checkpoints.convert import convert
 from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.config import GriffinConfig
-from griffin_core.errors import CheckpointMismatch
+from griffin_core.errors import CheckpointError, CheckpointMismatch
 from griffin_core.layouts.initialise import init_params
 from griffin_core.layouts.params import param_table
 from griffin_core.shapes import DTYPES, Array
@@ -101,6 +101,18 @@ def test_what_keras_saves_is_read(tmp_path: Path, tied: bool, dtype: str) -> Non
     assert_same(dict(native.read(tmp_path / "native").params), expected)
     with pytest.raises(CheckpointMismatch, match="no released model has these shapes"):
         open_checkpoint(tmp_path / "m.weights.h5")
+
+
+def test_adapters_are_merged_and_quantised_weights_refused(tmp_path: Path) -> None:
+    model = GriffinCausalLM(CONFIG, seed=1)
+    model.enable_lora(2)
+    model.save(tmp_path / "adapted.keras")
+    assert_same(dict(open_checkpoint(tmp_path / "adapted.keras").params), dump(model))
+    model = GriffinCausalLM(CONFIG, seed=1)
+    model.quantize("int8")
+    model.save(tmp_path / "narrow.keras")
+    with pytest.raises(CheckpointError, match=r"narrow\.keras: tensor 'layer_.*' is int8, quantised; save it before"):
+        open_checkpoint(tmp_path / "narrow.keras")
 
 
 def test_there_and_back_through_keras(tmp_path: Path, source: Callable[[bool, str], GriffinConfig]) -> None:
