@@ -84,7 +84,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.ready
-	$(PIP) install -c constraints.txt -e ".[flax,tpu-aot,triton,test]"
+	$(PIP) install -c constraints.txt -e ".[flax,tpu-aot,triton,keras,test]"
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test

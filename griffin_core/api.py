@@ -44,8 +44,8 @@ def load(
     """A model from a checkpoint of any format; its content says which.
 
     Args:
-        path: a directory or a torch file; "hub:OWNER/NAME" downloads from the Hugging Face Hub. A preset has no
-            weights, so its name is refused here: see ``init``.
+        path: a directory, a torch or a Keras file; "hub:OWNER/NAME" downloads from the Hugging Face Hub. A preset
+            has no weights, so its name is refused here: see ``init``.
         backend: None follows ``use_backend``, GRIFFIN_BACKEND, or takes the first that is installed.
         dtype: compute dtype by name; None keeps the checkpoint's. A CPU without bfloat16 units computes many
             times faster in "float32".

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints import official_writing
+from griffin_core.checkpoints import framework_writing
 from griffin_core.checkpoints.checkpoint import Progress
 from griffin_core.checkpoints.detect import detect
 from griffin_core.checkpoints.files import PART, named_errors, replacing
@@ -26,6 +26,8 @@ from griffin_core.errors import CheckpointError, CheckpointMismatch, ConfigError
 
 _MARGIN = 1 << 20
 """Bytes for the small files."""
+_DESCRIPTION = 1 << 12
+"""Bytes for what a framework's file says of one tensor."""
 
 
 def plan(
@@ -134,9 +136,9 @@ def execute(made: Plan, dst: str | Path, overwrite: bool = False, progress: Prog
     except CheckpointError as error:
         raise CheckpointError(f"{made.checkpoint.path}: {error}") from error
     if not made.shards:
-        check_room(target, made.nbytes + made.scratch + _MARGIN)
+        check_room(target, made.nbytes + made.scratch + _MARGIN + _DESCRIPTION * len(made.draft.tensors))
         with _explained(made, target), replacing(target) as part:
-            official_writing.write(part, made.draft, progress, made.expected)
+            framework_writing.write(part, made.draft, progress, made.expected)
         return
     journal = Journal(_identity(made))
     with _explained(made, target), replacing(target, resume=True) as part:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from griffin_core.checkpoints.hf_config import inexpressible
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import ConfigError, nearest
+from griffin_core.layouts.keras import KERAS as KERAS_LAYOUT
 from griffin_core.layouts.official import FLAX, TORCH, unofficial
 from griffin_core.layouts.places import Layout
 
@@ -18,6 +19,7 @@ NATIVE = "native"
 HUGGINGFACE = "huggingface"
 OFFICIAL_FLAX = "recurrentgemma-flax"
 OFFICIAL_TORCH = "recurrentgemma-torch"
+KERAS = "keras"
 
 
 def _everything(config: GriffinConfig) -> list[str]:
@@ -34,6 +36,7 @@ class Format:
         layout: names and orientations; None are the canonical ones.
         extra: the extra of griffin-core that reads and writes its files; None needs NumPy alone.
         files: what a framework's own files are called, for plans.
+        in_place: its store makes a file to be filled in where it stands (``create_tensors``).
         memory: bytes that its library takes to read or write, as measured, largest tensor not counted.
         one_dtype: a dtype that is asked for is given to every tensor, as its programs need it.
         programs: who reads it beside us, as long as ``cannot`` is empty.
@@ -47,6 +50,7 @@ class Format:
     files: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     one_dtype: bool = False
+    in_place: bool = False
     memory: int = 0
 
 
@@ -82,6 +86,17 @@ FORMATS: dict[str, Format] = {
             files=("model.pt",),
             programs=("recurrentgemma (PyTorch)",),
             memory=25_000_000,
+        ),
+        Format(
+            KERAS,
+            "a Keras file (.keras or .weights.h5)",
+            _everything,
+            KERAS_LAYOUT,
+            extra="keras",
+            files=("model.keras",),
+            programs=("Keras 3",),
+            in_place=True,
+            memory=10_000_000,
         ),
     )
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from griffin_core.checkpoints import hub, huggingface, native, official
+from griffin_core.checkpoints import framework, hub, huggingface, native
 from griffin_core.checkpoints.checkpoint import Checkpoint, Progress
 from griffin_core.checkpoints.detect import describe, detect
 from griffin_core.checkpoints.files import read_small
@@ -27,11 +27,11 @@ def open_checkpoint(
     """Open a checkpoint of any format. Weights stay on disk until they are used.
 
     Args:
-        path: a directory or a torch file; "hub:OWNER/NAME" downloads from the Hugging Face Hub.
+        path: a directory, a torch or a Keras file; "hub:OWNER/NAME" downloads from the Hugging Face Hub.
         verify: compare files with the manifest or the format's own checksums, and refuse NaN and infinite weights.
         progress: called with the number of bytes just looked at.
         values: verifying looks at the values too.
-        config: a preset's name, a JSON file or a config, for official checkpoints with no config beside them.
+        config: a preset's name, a JSON file or a config, for files of a framework with no config of their own.
         window_convention: what the window of a config.json of another program counts: "official" (None) or "hf".
         scratch: a directory on disk for what cannot be memory-mapped; None uses memory.
 
@@ -54,7 +54,7 @@ def open_checkpoint(
         return huggingface.read(path, verify, progress, values, window_convention)
     given = find_config(config)
     origin = "the config given" if isinstance(config, GriffinConfig) else str(config)
-    return official.read(path, found, verify, progress, values, given, scratch, origin)
+    return framework.read(path, found, verify, progress, values, given, scratch, origin)
 
 
 def find_config(config: str | Path | GriffinConfig | None) -> GriffinConfig | None:

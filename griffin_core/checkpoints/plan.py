@@ -7,7 +7,7 @@ from typing import Any
 
 from griffin_core.checkpoints.checkpoint import Checkpoint
 from griffin_core.checkpoints.formats import FORMATS, OFFICIAL_FLAX
-from griffin_core.checkpoints.official_writing import scratch_bytes
+from griffin_core.checkpoints.framework_writing import scratch_bytes
 from griffin_core.checkpoints.shards import Shard
 from griffin_core.checkpoints.tensor_directory import Draft
 from griffin_core.checkpoints.tensor_file import WORKING_BYTES
@@ -54,8 +54,7 @@ class Plan:
     @property
     def scratch(self) -> int:
         """Bytes on disk that are needed for a while beside the checkpoint itself."""
-        layout = FORMATS[self.target_format].layout
-        return 0 if layout is None else scratch_bytes(self.draft, layout)
+        return scratch_bytes(self.draft)
 
     @property
     def peak(self) -> int:

@@ -46,6 +46,15 @@ class TensorSource(Protocol):
         """
 
 
+class Chosen:
+    """Some of a source's tensors."""
+
+    def __init__(self, source: TensorSource, fits: Callable[[str], bool]) -> None:
+        self.stored: Mapping[str, StoredTensor] = {name: t for name, t in source.stored.items() if fits(name)}
+        self.get = source.get
+        self.check = source.check
+
+
 class Unprefixed:
     """A source whose names all begin with the same words, without them."""
 

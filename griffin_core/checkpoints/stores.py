@@ -1,17 +1,23 @@
 """Stores: who reads and writes the files of a framework's own format. Loaded when one is needed, by entry point.
 
-A store knows names and arrays, nothing of the family. It is a module with two functions:
+A store knows names and arrays, nothing of the family. It is a module with two functions, ``open_tensors`` and one of
+the others:
 
 ``open_tensors(path, scratch) -> TensorSource``: from metadata alone. ``scratch`` is a directory on disk for what
 cannot be memory-mapped, or None to use memory.
 
 ``write_tensors(directory, arrays)``: write arrays by name into a directory that may hold other files already.
+
+``create_tensors(directory, wanted, texts)``, where the format's row says ``in_place``: a context that gives writable
+arrays inside of the files themselves, by name, from their shapes and dtypes; ``texts`` are small files that belong in
+there too. Nothing then needs room beside them.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, cast
@@ -32,6 +38,11 @@ class Store(Protocol):
 
     def write_tensors(self, directory: Path, arrays: Mapping[str, Array]) -> None:
         """Write the tensors."""
+
+    def create_tensors(
+        self, directory: Path, wanted: Mapping[str, tuple[tuple[int, ...], str]], texts: Mapping[str, bytes]
+    ) -> AbstractContextManager[dict[str, Array]]:
+        """Arrays to fill in."""
 
 
 def load_store(name: str) -> Store:

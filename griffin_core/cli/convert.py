@@ -38,11 +38,11 @@ def convert(
     Parameters
     ----------
     src
-        The checkpoint to read, a directory or a torch file; hub:OWNER/NAME downloads one from the Hugging Face Hub.
+        The checkpoint to read: a directory, a torch or a Keras file; hub:OWNER/NAME downloads one from the Hub.
     dst
         The directory to make.
     to
-        The format to write: native, huggingface, recurrentgemma-flax or recurrentgemma-torch.
+        The format to write: native, huggingface, recurrentgemma-flax, recurrentgemma-torch or keras.
     dtype
         float32, float16 or bfloat16; default as they are. The decay parameters keep theirs, but in huggingface.
     max_shard_size

@@ -6,6 +6,7 @@ Keras stores a variable by the attributes that lead to its layer and by the laye
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,6 +80,7 @@ TABLE: tuple[Row, ...] = (
 )
 """Every parameter of the family, those of the layers without their layer."""
 _ROWS = {row.canonical: row for row in TABLE}
+_OWNERS = re.compile(r"(embedding|final_norm|head|layer_\d+)/")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,10 @@ class KerasLayout:
         row = _ROWS[suffix]
         owner = prefix + row.owner
         return KerasPlace(canonical, f"{owner}/vars/{row.key}", row.transform, variable=f"{owner}/{row.variable}")
+
+    def owns(self, stored: str) -> bool:
+        """Whether a dataset stands below a layer of the model; a file may hold an optimiser and metrics beside it."""
+        return _OWNERS.match(stored) is not None
 
 
 KERAS = KerasLayout()

@@ -72,6 +72,9 @@ class Layout(Protocol):
             ConfigError: the format has no place for it.
         """
 
+    def owns(self, stored: str) -> bool:
+        """Whether a tensor of that name is the model's; others may be in the file for other ends."""
+
 
 def places(config: GriffinConfig, layout: Layout) -> tuple[Place, ...]:
     """The place of every parameter, in canonical order; the halves of a pair follow each other's index.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("h5py")
 
 import torch
 
@@ -17,8 +18,10 @@ from griffin_core.checkpoints import (
     checkpoint,
     convert,
     files,
+    framework,
+    keras_file,
+    keras_h5,
     manifest,
-    official,
     shards,
     tensor_directory,
     tensor_file,
@@ -36,7 +39,7 @@ def _values_are_not_looked_at(patch: pytest.MonkeyPatch) -> None:
 
 
 def _links_lead_anywhere(patch: pytest.MonkeyPatch) -> None:
-    for module in (files, shards, official, manifest):
+    for module in (files, shards, framework, manifest):
         patch.setattr(module, "contained", lambda directory, name: directory / name)
 
 
@@ -60,6 +63,14 @@ def _pickles_run_code(patch: pytest.MonkeyPatch) -> None:
 
 def _checksums_are_not_compared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(official_file.TorchTensors, "check", lambda self: None)
+
+
+def _archives_are_not_compared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keras_file.KerasTensors, "check", lambda self: None)
+
+
+def _datasets_are_links(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keras_h5, "_linked", lambda path, group, key, name: group[key])
 
 
 def _the_digest_is_not_compared(patch: pytest.MonkeyPatch) -> None:
@@ -89,6 +100,8 @@ FAULTS: list[tuple[Plant, str, str, str, str]] = [
     (_gaps_are_not_seen, "foreign", "edited header", "a gap", "was converted"),
     (_pickles_run_code, "torch-bare", "hostile", "os.system", "code of the file was run"),
     (_checksums_are_not_compared, "torch-bare", "flip records", "bit", "other weights came out|was converted"),
+    (_archives_are_not_compared, "keras-bare", "flip records", "bit", "other weights came out|was converted"),
+    (_datasets_are_links, "keras-bare", "edited datasets", "a soft link", "was converted"),
     (_the_digest_is_not_compared, "native-sharded", "manifest fields", "weights_sha256", "was converted"),
     (_messages_are_as_they_come, "foreign", "edited header", "31mred", "\x1b[31m"),
     (_layers_have_no_bound, "foreign", "absurd counts", "num_hidden_layers is 1000000000", "takes more than"),

@@ -126,9 +126,10 @@ def test_safetensors_stream(place: Path) -> None:
         assert pace >= PACE
 
 
-@pytest.mark.parametrize("name", ["recurrentgemma-torch", "recurrentgemma-flax"])
+@pytest.mark.parametrize("name", ["recurrentgemma-torch", "recurrentgemma-flax", "keras"])
 def test_a_frameworks_own_files(place: Path, name: str) -> None:
-    pytest.importorskip({"recurrentgemma-torch": "torch", "recurrentgemma-flax": "orbax.checkpoint"}[name])
+    needs = {"recurrentgemma-torch": "torch", "recurrentgemma-flax": "orbax.checkpoint", "keras": "h5py"}
+    pytest.importorskip(needs[name])
     one = open_checkpoint(place / "native", verify=False)
     size = sum(one.sizes.values())
     there = convert(place / "native", place / name, name)

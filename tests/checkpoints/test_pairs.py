@@ -24,7 +24,7 @@ from griffin_core.errors import CheckpointError, ConfigError
 from griffin_core.layouts.params import param_table
 from griffin_core.shapes import DTYPES, Array
 
-NEEDS = {None: "numpy", "jax": "orbax.checkpoint", "torch": "torch"}
+NEEDS = {None: "numpy", "jax": "orbax.checkpoint", "torch": "torch", "keras": "h5py"}
 PAIRS = tuple(itertools.product(FORMATS, FORMATS))
 DTYPE = st.sampled_from(["float32", "float16", "bfloat16"])
 
@@ -36,7 +36,7 @@ def configs(draw: st.DrawFn, *formats: str) -> GriffinConfig:
     exchange = "huggingface" in formats
     kinds = st.lists(st.sampled_from(["recurrent", "attention"]), min_size=1, max_size=3)
     pattern = draw(kinds.filter(lambda found: not exchange or len(set(found)) == 2))
-    free = set(formats) == {"native"}
+    free = set(formats) <= {"native", "keras"}
     return GriffinConfig(
         width=heads * head_dim,
         lru_width=heads * (head_dim if exchange else draw(st.integers(1, 7))),
@@ -81,7 +81,7 @@ def same(read: dict[str, Array], saved: dict[str, Array]) -> None:
 def test_there_and_back_keeps_every_bit(first: str, second: str) -> None:
     require(first, second)
 
-    @settings(max_examples=6 if "recurrentgemma-flax" not in (first, second) else 3)
+    @settings(max_examples=3 if {"recurrentgemma-flax", "keras"} & {first, second} else 6)
     @given(config=configs(first, second), rest=DTYPE, decay=DTYPE, seed=st.integers(0, 99))
     def check(config: GriffinConfig, rest: str, decay: str, seed: int) -> None:
         params = weights(config, {"rest": rest, "decay": decay}, seed)
@@ -130,7 +130,7 @@ def test_the_plan_names_what_is_written(tmp_path: Path, to: str, exchange_config
     assert [row["source"] for row in back] == [row["target"] for row in made.rows()]
 
 
-@pytest.mark.parametrize("to", [name for name in FORMATS if name != "native"])
+@pytest.mark.parametrize("to", [name for name in FORMATS if name not in ("native", "keras")])
 def test_what_a_format_cannot_say_is_refused(
     tmp_path: Path, to: str, exchange_config: Callable[..., GriffinConfig]
 ) -> None:
@@ -181,15 +181,16 @@ def test_without_a_framework_the_others_still_convert(
     config = exchange_config()
     native.save(tmp_path / "a", config, weights(config, {"rest": "bfloat16", "decay": "bfloat16"}, 0))
     code = (
-        "import sys\nfor name in ('torch', 'jax', 'orbax'): sys.modules[name] = None\n"
+        "import sys\nfor name in ('torch', 'jax', 'orbax', 'h5py'): sys.modules[name] = None\n"
         "from griffin_core.checkpoints.convert import convert\n"
         "convert('a', 'b', to='huggingface'); convert('b', 'c')\n"
         "from griffin_core.cli import main\n"
-        "print([main(['convert', 'a', 'd', '--to', f'recurrentgemma-{half}']) for half in ('torch', 'flax')])\n"
+        "others = 'recurrentgemma-torch', 'recurrentgemma-flax', 'keras'\n"
+        "print([main(['convert', 'a', 'd', '--to', other]) for other in others])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "[1, 1]\n"
-    for extra in ("torch", "jax"):
+    assert done.stdout == "[1, 1, 1]\n"
+    for extra in ("torch", "jax", "keras"):
         assert "needs a library that is not installed" in done.stderr
         assert f"pip install 'griffin-core[{extra}]'" in done.stderr
     assert native.read(tmp_path / "c").digest == native.read(tmp_path / "a").digest

@@ -147,9 +147,10 @@ def test_a_full_disk_keeps_what_is_finished(
     assert contents(target) == undisturbed
 
 
-@pytest.mark.parametrize("to", ["huggingface", "recurrentgemma-torch", "recurrentgemma-flax"])
+@pytest.mark.parametrize("to", ["huggingface", "recurrentgemma-torch", "recurrentgemma-flax", "keras"])
 def test_a_limit_on_file_size_is_named_and_leaves_nothing_whole(source: Path, to: str) -> None:
-    pytest.importorskip({"recurrentgemma-torch": "torch", "recurrentgemma-flax": "orbax.checkpoint"}.get(to, "numpy"))
+    needs = {"recurrentgemma-torch": "torch", "recurrentgemma-flax": "orbax.checkpoint", "keras": "h5py"}
+    pytest.importorskip(needs.get(to, "numpy"))
     open_checkpoint(source)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))

@@ -22,7 +22,7 @@ from griffin_core.facts import checkpoint_facts
 TINY = Path(__file__).with_name("tiny")
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"
 CONFIG = native.read(TINY / "native").config
-NEEDS = {None: "numpy", "jax": "tensorstore", "torch": "torch"}
+NEEDS = {None: "numpy", "jax": "tensorstore", "torch": "torch", "keras": "h5py"}
 MADE = {
     "native": "native",
     "transformers": "huggingface",

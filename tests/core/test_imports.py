@@ -66,6 +66,7 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core": {"numpy", "ml_dtypes", "jaxtyping"},
     "griffin_core.checkpoints": {"safetensors"},
     "griffin_core.checkpoints.hub": {"huggingface_hub"},
+    "griffin_core.checkpoints.keras_h5": {"h5py"},
     "griffin_core.testing": {"hypothesis"},
     "griffin_core.text.tokenizer": {"tokenizers"},
     "griffin_core.text.sentencepiece_file": {"sentencepiece"},

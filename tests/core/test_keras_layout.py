@@ -43,7 +43,7 @@ def test_names_are_those_of_attributes_and_variables() -> None:
     block = "temporal_block"
     assert found["model.embed_tokens.weight"] == ("embedding/vars/0", "embedding/embeddings")
     assert found["model.final_norm.weight"] == ("final_norm/vars/scale", "final_norm/scale")
-    assert found["lm_head.weight"] == ("head/vars/0", "head/kernel")
+    assert found["lm_head.weight"] == ("head/vars/weight", "head/weight")
     for canonical, key, variable in (
         ("channel_pre_norm.weight", "channel_pre_norm/vars/scale", "channel_pre_norm/scale"),
         (f"{block}.linear_out.weight", f"{block}/linear_out/vars/0", f"{block}/linear_out/kernel"),
@@ -63,7 +63,7 @@ def test_there_and_back_is_the_same_array() -> None:
         assert stored.shape == place.shape(row.shape) == table[place.dataset]
         assert np.shares_memory(stored, value)
         np.testing.assert_array_equal(place.take(stored), value)
-    assert table["head/vars/0"] == (12, 30)
+    assert table["head/vars/weight"] == (30, 12)
     assert table["layer_0/temporal_block/linear_x/vars/0"] == (12, 18)
     assert table["layer_0/temporal_block/conv_1d/vars/weight"] == (18, 1, 3)
     assert table["embedding/vars/0"] == (30, 12)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from griffin_core import cli, env
-from griffin_core.layouts import official
+from griffin_core.layouts import keras, official
 from griffin_core.testing import laws, properties
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +127,19 @@ def _official_row(canonical: str) -> str:
     axes = "same" if flax.transform.name == "none" else flax.transform.name
     axes = axes if flax.transform is torch.transform else f"Flax: {axes}"
     return f"| `{canonical}` | {names} | {axes}{'' if torch.half is None else f', half {torch.half}'} |"
+
+
+def test_the_page_on_keras_names_is_the_table_in_the_code() -> None:
+    text = (ROOT / "docs" / "format-keras.md").read_text(encoding="utf-8")
+    rows = text.partition("| --- | --- | --- | --- |\n")[2].splitlines()
+    assert rows == [_keras_row(row.canonical) for row in keras.TABLE]
+
+
+def _keras_row(canonical: str) -> str:
+    whole = canonical if canonical.startswith(("model.", "lm_head.")) else f"model.layers.0.{canonical}"
+    place = keras.KERAS.place_of(whole)
+    names = " | ".join(f"`{name.replace('layer_0', 'layer_N')}`" for name in (place.dataset, place.variable))
+    return f"| `{canonical}` | {names} | {'same' if place.transform.name == 'none' else place.transform.name} |"
 
 
 def test_every_page_is_in_the_navigation() -> None:

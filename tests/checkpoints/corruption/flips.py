@@ -69,14 +69,14 @@ _FOREIGN = (
 )
 
 
-def flip_pickle(ground: Ground) -> Iterator[Case]:
-    """Bits of the pickle inside of a torch file: its checksum is compared before it is read."""
-    yield from _flip_records(ground, "/data.pkl")
+def flip_description(ground: Ground) -> Iterator[Case]:
+    """Bits of what says what the values are, inside of an archive: its checksum is compared before it is read."""
+    yield from _flip_records(ground, "/data.pkl" if ground.source.files == "torch" else "config.json")
 
 
 def flip_records(ground: Ground) -> Iterator[Case]:
-    """Bits of the values inside of a torch file."""
-    yield from _flip_records(ground, "/data/")
+    """Bits of the values inside of an archive."""
+    yield from _flip_records(ground, "/data/" if ground.source.files == "torch" else "weights.h5")
 
 
 def flip_directory(ground: Ground) -> Iterator[Case]:

@@ -13,6 +13,7 @@ from tests.checkpoints.corruption import (
     edits,
     flips,
     indices,
+    keras_edits,
     manifests,
     paths,
     pickles,
@@ -52,8 +53,21 @@ def _open_safe(source: Source) -> bool:
     return _open(source) and _safe(source)
 
 
-def _open_torch(source: Source) -> bool:
-    return _open(source) and _torch(source)
+def _keras(source: Source) -> bool:
+    return source.files == "keras"
+
+
+def _open_zip(source: Source) -> bool:
+    return _open(source) and _zip(source)
+
+
+def _zip(source: Source) -> bool:
+    return _torch(source) or _keras(source)
+
+
+def _texts(source: Source) -> bool:
+    """There are JSON files; a Keras file alone has its config inside."""
+    return source.name != "keras-bare"
 
 
 def _sharded(source: Source) -> bool:
@@ -62,29 +76,32 @@ def _sharded(source: Source) -> bool:
 
 GROUPS: dict[str, Group] = {
     "cut safetensors": (cuts.cut_safetensors, _safe),
-    "cut zip": (cuts.cut_zip, _torch),
-    "cut texts": (cuts.cut_texts, _all),
+    "cut zip": (cuts.cut_zip, _zip),
+    "cut texts": (cuts.cut_texts, _texts),
     "cut anything": (cuts.cut_anything, _hashed),
     "lost files": (cuts.lost_files, _all),
     "flip anything": (flips.flip_anything, _hashed),
     "flip length": (flips.flip_length, _open_safe),
     "flip header": (flips.flip_header, _open_safe),
     "flip index": (flips.flip_index, lambda source: _open(source) and _sharded(source)),
-    "flip config": (flips.flip_config, _open),
-    "flip pickle": (flips.flip_pickle, _open_torch),
-    "flip records": (flips.flip_records, _open_torch),
-    "flip directory": (flips.flip_directory, _open_torch),
-    "flip local": (flips.flip_local, _open_torch),
+    "flip config": (flips.flip_config, lambda source: _open(source) and _texts(source)),
+    "flip description": (flips.flip_description, _open_zip),
+    "flip records": (flips.flip_records, _open_zip),
+    "flip directory": (flips.flip_directory, _open_zip),
+    "flip local": (flips.flip_local, _open_zip),
     "edited header": (edits.edited, _safe),
     "edited tensors": (torch_edits.edited, _torch),
     "old format": (torch_edits.old_format, _torch),
     "hostile": (pickles.hostile, _torch),
     "crafted": (pickles.crafted, _torch),
     "archives": (archives.rearranged, _torch),
-    "not finite": (values.not_finite, lambda source: _safe(source) or _torch(source)),
-    "unreadable": (texts.unreadable, _all),
-    "wrong fields": (texts.wrong_fields, _all),
-    "absurd counts": (texts.absurd_counts, _all),
+    "edited datasets": (keras_edits.edited, _keras),
+    "other members": (keras_edits.rearranged, _keras),
+    "the config inside": (keras_edits.configured, _keras),
+    "not finite": (values.not_finite, _all),
+    "unreadable": (texts.unreadable, _texts),
+    "wrong fields": (texts.wrong_fields, _texts),
+    "absurd counts": (texts.absurd_counts, _texts),
     "wrong index": (indices.wrong_index, _sharded),
     "wrong manifest": (manifests.wrong_manifest, _hashed),
     "manifest names": (manifests.manifest_names, _hashed),
@@ -96,6 +113,7 @@ PAIRS = [(name, group) for group, (_, fits) in GROUPS.items() for name, source i
 WHOLE = {
     "foreign": ("cut safetensors", "edited header"),
     "torch-bare": ("cut zip", "hostile", "crafted"),
+    "keras-bare": ("edited datasets", "other members"),
 }
 """Groups of a source of which a short run has every case: once of each file format."""
 

@@ -13,7 +13,14 @@ from tests.checkpoints.corruption.judging import Homes, judged
 
 ROOM = 400_000_000
 """Bytes of addresses beyond those that the process has when the source is built."""
-GROUPS = {"absurd counts": "", "edited header": "", "crafted": "", "archives": "", "not files": "terabyte"}
+GROUPS = {
+    "absurd counts": "",
+    "edited header": "",
+    "crafted": "",
+    "archives": "",
+    "edited datasets": "",
+    "not files": "terabyte",
+}
 """Groups with absurd sizes, and a word of the labels that are meant."""
 
 

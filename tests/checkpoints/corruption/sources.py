@@ -40,6 +40,8 @@ MODEL = "model"
 GIVEN = "given.json"
 """The config that ``--config`` gives, beside it."""
 TORCH_FILE = "model.pt"
+KERAS_FILE = "model.keras"
+_SUFFIXES = {"safetensors": "*.safetensors", "torch": "*.pt", "keras": "*.keras"}
 _SHARD = 2_000
 
 
@@ -49,7 +51,7 @@ class Source:
 
     Attributes:
         build: fills a home.
-        files: "safetensors" or "torch": whose damage fits.
+        files: "safetensors", "torch" or "keras": whose damage fits.
         entry: what is given to the command, below the home.
         options: of the command.
         hashed: a manifest notices every flipped bit.
@@ -71,7 +73,7 @@ class Source:
 
     def weights(self, home: Path) -> list[Path]:
         """The files that hold tensors."""
-        return sorted((home / MODEL).glob("*.safetensors" if self.files == "safetensors" else "*.pt"))
+        return sorted((home / MODEL).glob(_SUFFIXES[self.files]))
 
     def all_files(self, home: Path) -> list[Path]:
         """Every file of the checkpoint, in whatever directory below it."""
@@ -111,12 +113,17 @@ def _foreign(home: Path, shard: int | None = None) -> None:
     config.write_text(json.dumps(fields, indent=2))
 
 
-def _bare(home: Path) -> None:
-    """A torch file with nothing beside it; its config is given."""
-    _converted(home, "recurrentgemma-torch")
+def _alone(home: Path, to: str, name: str) -> None:
+    """A framework's file with nothing beside it."""
+    _converted(home, to)
     for path in (home / MODEL).iterdir():
-        if path.name != TORCH_FILE:
+        if path.name != name:
             path.unlink()
+
+
+def _bare(home: Path) -> None:
+    """A torch file; its config is given."""
+    _alone(home, "recurrentgemma-torch", TORCH_FILE)
     (home / GIVEN).write_text(CONFIG.to_json())
 
 
@@ -132,6 +139,10 @@ SOURCES: dict[str, Source] = {
         Source("torch", lambda home: _converted(home, "recurrentgemma-torch"), "torch"),
         Source(
             "torch-bare", _bare, "torch", f"{MODEL}/{TORCH_FILE}", ("--config", "{home}/" + GIVEN), False, "huggingface"
+        ),
+        Source("keras", lambda home: _converted(home, "keras"), "keras", to="huggingface"),
+        Source(
+            "keras-bare", lambda home: _alone(home, "keras", KERAS_FILE), "keras", f"{MODEL}/{KERAS_FILE}", hashed=False
         ),
     )
 }

@@ -77,11 +77,12 @@ def unreadable(ground: Ground) -> Iterator[Case]:
 def wrong_fields(ground: Ground) -> Iterator[Case]:
     """A field of the config has a value that it can not have, or that the weights do not have."""
     path, keys, section = _config(ground)
+    twice = ground.source.files == "keras"  # the config inside of the file must be the same
     for key in keys:
         for label, value in ground.some(list(VALUES.items())):
             damage = put(path, _field(key, value, section))
             if (key, label) not in _CHOICES:
-                yield Case(f"{key} is {label}", damage, path.name, strict=label in _ILLEGAL, legal=True)
+                yield Case(f"{key} is {label}", damage, path.name, strict=twice or label in _ILLEGAL, legal=True)
 
 
 def absurd_counts(ground: Ground) -> Iterator[Case]:

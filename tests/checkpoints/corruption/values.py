@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from griffin_core.shapes import DTYPES, Array
+from tests.checkpoints.corruption import keras_files
 from tests.checkpoints.corruption.cases import Case, Ground
 from tests.checkpoints.corruption.sources import MODEL, reseal
 
@@ -36,6 +37,8 @@ def load(path: Path) -> dict[str, Array]:
     """Every tensor of a file."""
     if path.suffix == ".safetensors":
         return load_file(path)
+    if path.suffix == ".keras":
+        return keras_files.load(path)
     return {name: _to_numpy(tensor) for name, tensor in torch.load(path, weights_only=True).items()}
 
 
@@ -43,6 +46,8 @@ def save(path: Path, arrays: dict[str, Array]) -> None:
     """The inverse."""
     if path.suffix == ".safetensors":
         save_file(arrays, path)
+    elif path.suffix == ".keras":
+        keras_files.save(path, arrays)
     else:
         torch.save({name: to_torch(array) for name, array in arrays.items()}, path)
 

@@ -1,4 +1,4 @@
-"""The official checkpoints, PyTorch file and orbax directory, read through stores and one table."""
+"""The files of frameworks, official PyTorch, orbax and Keras, read through stores and tables of names."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified
-from griffin_core.checkpoints.detect import TORCH_SUFFIXES, is_torch_file, orbax_directory
+from griffin_core.checkpoints.detect import (
+    KERAS_SHARDS,
+    KERAS_SUFFIXES,
+    TORCH_SUFFIXES,
+    is_keras_file,
+    is_torch_file,
+    orbax_directory,
+)
 from griffin_core.checkpoints.files import contained, named_errors, read_small
-from griffin_core.checkpoints.formats import FORMATS, OFFICIAL_FLAX, layout_of
+from griffin_core.checkpoints.formats import FORMATS, KERAS, OFFICIAL_FLAX, OFFICIAL_TORCH, layout_of
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION, from_exchange, parse
+from griffin_core.checkpoints.keras_config import archived_config, model_config
 from griffin_core.checkpoints.manifest import MANIFEST_FILE, Manifest, read_manifest
 from griffin_core.checkpoints.native import SMALL_FILES
-from griffin_core.checkpoints.sources import DeferredArray, Remembering, StoredTensor, TensorSource, Unprefixed
+from griffin_core.checkpoints.sources import Chosen, DeferredArray, Remembering, StoredTensor, TensorSource, Unprefixed
 from griffin_core.checkpoints.stores import load_store
 from griffin_core.checkpoints.tensor_file import CODES
 from griffin_core.config import GriffinConfig
@@ -25,6 +33,11 @@ from griffin_core.shapes import Array
 from griffin_core.text.sentencepiece_file import SENTENCEPIECE_FILE
 from griffin_core.text.tokenizer import TOKENIZER_FILES
 
+_FILES = {
+    OFFICIAL_TORCH: ("torch files", TORCH_SUFFIXES, is_torch_file),
+    KERAS: ("Keras files", KERAS_SUFFIXES, is_keras_file),
+}
+"""What holds the weights in a directory: its name, its suffixes, how it is told."""
 _STACKED = 2
 """Tensors of a layer that hold two parameters each: the MLP's weights and biases."""
 
@@ -39,13 +52,13 @@ def read(
     scratch: Path | None = None,
     origin: str = "the config given",
 ) -> Checkpoint:
-    """Open an official checkpoint; weights stay on disk until they are used.
+    """Open a checkpoint of a framework; weights stay on disk until they are used.
 
-    The config is the one given, else that of a ``config.json`` of ours beside the weights, else that of the released
-    model with the same shapes.
+    The config is the one given, else that of a ``config.json`` of ours beside the weights or of the model inside of
+    a Keras file, else that of the released model with the same shapes.
 
     Args:
-        path: a torch file, an orbax directory, or a directory that holds one of them.
+        path: a torch file, an orbax directory, a Keras file, or a directory that holds one of them.
         name: of the format.
         verify: compare files with the manifest where there is one, and refuse NaN and infinite weights.
         progress: called with the number of bytes just looked at.
@@ -64,20 +77,21 @@ def read(
     if manifest is not None:
         check_against_manifest(path, manifest, verify, SMALL_FILES, progress)
     weights = _weights(path, name, manifest)
-    source = Remembering(_unprefixed(load_store(name).open_tensors(weights, scratch), layout), _STACKED)
+    source = Remembering(_named(load_store(name).open_tensors(weights, scratch), layout), _STACKED)
     if verify and manifest is None:
         source.check()
     notes: list[str] = []
     if config is None:
-        config, origin, notes = _config(home, source.stored, layout, weights)
+        config, origin, notes = _config(home, source.stored, layout, weights, name)
     params = _params(weights, name, config, origin, source, notes)
     where = {place.canonical: place for place in places(config, layout)}
     found = Checkpoint(path, name, config, params, _tokenizer(weights), manifest, source.stored, where, tuple(notes))
     return verified(found, verify and values, progress)
 
 
-def _unprefixed(source: TensorSource, layout: Layout) -> TensorSource:
-    """The source under official names: some writers put a word before every name."""
+def _named(source: TensorSource, layout: Layout) -> TensorSource:
+    """What is the model's, under the layout's names: some writers put a word before every name."""
+    source = Chosen(source, layout.owns)
     embedding = layout.place_of(EMBEDDING).stored
     prefixes = [name.removesuffix(embedding) for name in source.stored if name.endswith(embedding)]
     if len(prefixes) != 1 or not prefixes[0] or not all(name.startswith(prefixes[0]) for name in source.stored):
@@ -86,29 +100,40 @@ def _unprefixed(source: TensorSource, layout: Layout) -> TensorSource:
 
 
 def _weights(path: Path, name: str, manifest: Manifest | None) -> Path:
-    """The torch file or the orbax directory itself."""
+    """The file or the orbax directory itself."""
     if name == OFFICIAL_FLAX:
         return orbax_directory(path)
     if not path.is_dir():
         return path
+    what, suffixes, fits = _FILES[name]
     if manifest is not None:
-        found = [file for file in manifest.files if file.endswith(TORCH_SUFFIXES)]
+        found = [file for file in manifest.files if file.endswith(suffixes)]
     else:
         with named_errors(f"read {path}"):
-            found = sorted(entry.name for entry in path.iterdir() if is_torch_file(entry))
-    if len(found) != 1:
-        raise CheckpointError(f"{path} holds {len(found)} torch files ({', '.join(found)}); give the path of one")
+            found = sorted(entry.name for entry in path.iterdir() if fits(entry))
+    lists = [file for file in found if file.endswith(KERAS_SHARDS)]  # each belongs to the shards beside it
+    if len(lists or found) != 1:
+        raise CheckpointError(f"{path} holds {len(found)} {what} ({', '.join(found)}); give the path of one")
+    found = lists or found
     return contained(path, found[0])
 
 
 def _config(
-    home: Path, stored: Mapping[str, StoredTensor], layout: Layout, weights: Path
+    home: Path, stored: Mapping[str, StoredTensor], layout: Layout, weights: Path, name: str
 ) -> tuple[GriffinConfig, str, list[str]]:
-    """The config beside the weights or that of a released model, where it is from, and what was assumed."""
+    """The config beside or inside the weights or of a released model, where it is from, and what was assumed."""
     file = home / CONFIG_FILE
-    beside = read_small(home, CONFIG_FILE) if file.is_symlink() or file.exists() else b"{}"
-    if SECTION in parse(file, beside):
-        return from_exchange(file, beside), CONFIG_FILE, []
+    text = read_small(home, CONFIG_FILE) if file.is_symlink() or file.exists() else b"{}"
+    fields = parse(file, text)
+    beside = from_exchange(file, text) if SECTION in fields else None
+    inside = archived_config(weights) if name == KERAS else None
+    if name == KERAS and inside is None and "class_name" in fields:  # a model that Keras saved without an archive
+        inside = model_config(file, fields)
+    if beside is not None and inside not in (None, beside):
+        raise CheckpointMismatch(f"{file} and the config inside of {weights} disagree; take one of them away")
+    config = beside or inside
+    if config is not None:
+        return config, CONFIG_FILE, []
     try:
         preset, config = released_config({name: tensor.shape for name, tensor in stored.items()}, layout)
     except CheckpointMismatch as error:
@@ -124,7 +149,7 @@ def _params(
     layout, phrases = layout_of(name), FORMATS[name].cannot(config)
     if phrases:
         raise CheckpointMismatch(
-            f"{path} and {origin} disagree: no official checkpoint has {'; '.join(phrases)}; give its own config"
+            f"{path} and {origin} disagree: no {name} checkpoint has {'; '.join(phrases)}; give its own config"
         )
     table = stored_table(config, layout)
     found = {name: tensor.shape for name, tensor in source.stored.items()}

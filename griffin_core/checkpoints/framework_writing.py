@@ -1,7 +1,7 @@
-"""Writing official checkpoints: parameters change their places on disk, then the framework's store takes them.
+"""Writing a framework's files: parameters change their places on disk, then the framework's store takes them.
 
 What needs another orientation, another dtype or a neighbour to be stacked with goes through one disk-backed file, so
-memory holds a few blocks, and what the store itself needs.
+memory holds a few blocks, and what the store itself needs. A store that works in place has it go into its own file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ import numpy as np
 from griffin_core.checkpoints.blocks import row_blocks, scatter
 from griffin_core.checkpoints.checkpoint import Progress
 from griffin_core.checkpoints.files import named_errors, reserve, sync
-from griffin_core.checkpoints.formats import layout_of
+from griffin_core.checkpoints.formats import KERAS, find_format, layout_of
 from griffin_core.checkpoints.hf_config import CONFIG_FILE, SECTION
+from griffin_core.checkpoints.keras_config import archive_texts
 from griffin_core.checkpoints.manifest import FileRecord, Manifest, file_digest
-from griffin_core.checkpoints.stores import load_store
+from griffin_core.checkpoints.stores import Store, load_store
 from griffin_core.checkpoints.tensor_directory import Draft, finish_directory
 from griffin_core.checkpoints.tensor_file import TensorOut, checked
 from griffin_core.errors import ConfigError
@@ -36,7 +37,7 @@ _ALIGN = 64
 
 
 def write(part: Path, draft: Draft, progress: Progress | None = None, expected: str | None = None) -> Manifest:
-    """Fill an empty directory with an official checkpoint, its config and tokenizer; the manifest comes last.
+    """Fill an empty directory with a framework's checkpoint, its config and tokenizer; the manifest comes last.
 
     Args:
         expected: the digest that the weights must turn out to have.
@@ -48,20 +49,33 @@ def write(part: Path, draft: Draft, progress: Progress | None = None, expected: 
     """
     layout = layout_of(draft.format)
     store = load_store(draft.format)
-    with _scratch(part, draft, layout) as room:
-        digests, arrays = {}, {}
+    digests: dict[str, str] = {}
+    arrays: dict[str, Array] = {}
+    with _room(part, draft, layout, store) as room:
         for tensor, place in zip(draft.tensors, places(draft.config, layout), strict=True):
-            digests[tensor.name], array = _placed(tensor, place, room, progress)
-            arrays[place.stored] = array
-        store.write_tensors(part, arrays)
+            digests[tensor.name], arrays[place.stored] = _placed(tensor, place, room, progress)
+        if not find_format(draft.format).in_place:
+            store.write_tensors(part, arrays)
         arrays.clear()
     records = _records(part)
     return finish_directory(part, draft, _texts(draft), records, digests, expected)
 
 
-def scratch_bytes(draft: Draft, layout: Layout) -> int:
-    """Bytes on disk that are needed for a while beside the checkpoint itself."""
+def _room(part: Path, draft: Draft, layout: Layout, store: Store) -> AbstractContextManager[dict[str, Array]]:
+    """Writable arrays by the format's names: in the files themselves, or in one file for what has to change."""
+    if not find_format(draft.format).in_place:
+        return _scratch(part, draft, layout)
     pairs = zip(draft.tensors, places(draft.config, layout), strict=True)
+    wanted = {place.stored: (place.shape(tuple(tensor.array.shape)), tensor.dtype) for tensor, place in pairs}
+    return store.create_tensors(part, wanted, archive_texts(draft.config, draft.dtype))
+
+
+def scratch_bytes(draft: Draft) -> int:
+    """Bytes on disk that are needed for a while beside the checkpoint itself."""
+    row = find_format(draft.format)
+    if row.layout is None or row.in_place:
+        return 0
+    pairs = zip(draft.tensors, places(draft.config, row.layout), strict=True)
     return sum(_padded(tensor.nbytes) for tensor, place in pairs if not _as_it_is(tensor, place))
 
 
@@ -130,6 +144,8 @@ def _records(part: Path) -> dict[str, FileRecord]:
 
 
 def _texts(draft: Draft) -> dict[str, bytes]:
-    """The small files; ``config.json`` holds our config and the official code's own arguments."""
-    fields = {SECTION: draft.config.to_dict(), OFFICIAL_SECTION: official_config(draft.config)}
+    """The small files; ``config.json`` holds our config and, for the official code, its own arguments."""
+    fields: dict[str, object] = {SECTION: draft.config.to_dict()}
+    if draft.format != KERAS:
+        fields[OFFICIAL_SECTION] = official_config(draft.config)
     return {**draft.texts(), CONFIG_FILE: (json.dumps(fields, indent=2) + "\n").encode()}
