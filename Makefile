@@ -9,18 +9,22 @@ PIP := $(call pip,$(VENV))
 # Processes of the test run. Each computes on one thread, so this many cores are busy.
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+KERAS_TESTS = GRIFFIN_TEST_BACKENDS=keras $(PYTEST) tests/keras tests/conformance/test_laws.py \
+  tests/conformance/test_operations.py
+TENSORFLOW := $(VENV)-tensorflow
 # Where the public implementations are installed, and the command that runs them.
 ORACLES := $(VENV)-oracles
 live = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -m peers tests/parity tests/checkpoints
 # Extra arguments of the last command, as in: make demo ARGS="--seconds 60"
 ARGS ?=
 
-.PHONY: help demo test prove gpu gpu-sanitize compute-sanitizer oracles lint docs bench clean
+.PHONY: help demo test prove tensorflow gpu gpu-sanitize compute-sanitizer oracles lint docs bench clean
 
 help:
 	@echo "make demo    train a small model on real text, generate from it, verify it (under 10 minutes)"
 	@echo "make test    the tests (PYTHON=python3.12 chooses the interpreter)"
 	@echo "make prove   the long proofs: thorough properties, kills, soaks"
+	@echo "make tensorflow  the tests of the Keras backend on TensorFlow, in an environment of their own"
 	@echo "make gpu     the proofs that need a CUDA device; make gpu-sanitize: kernels under compute-sanitizer"
 	@echo "make oracles the public implementations, run beside their golden outputs and on our checkpoints"
 	@echo "make lint    ruff and mypy"
@@ -30,11 +34,19 @@ help:
 demo: $(VENV)/.ready
 	$(BIN)/griffin demo $(ARGS)
 
+# Keras has one engine in a process: PyTorch beside everything else, then JAX. TensorFlow has a target of its own,
+# as it is larger than all the rest.
 test: $(VENV)/.test
-	$(PYTEST) -m "not prove and not gpu" $(ARGS)
+	KERAS_BACKEND=torch $(PYTEST) -m "not prove and not gpu" $(ARGS)
+	KERAS_BACKEND=jax $(KERAS_TESTS) -m "not prove and not gpu" $(ARGS)
 
 prove: $(VENV)/.test
-	GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove $(ARGS)
+	KERAS_BACKEND=torch GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove $(ARGS)
+	KERAS_BACKEND=jax GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove tests/keras $(ARGS)
+
+tensorflow: $(TENSORFLOW)/.ready
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(subst $(BIN),$(TENSORFLOW)/bin,$(KERAS_TESTS)) \
+	  -m "not prove and not gpu" $(ARGS)
 
 # On a card, with whatever PyTorch the environment has: its build for processors skips them all.
 gpu: $(VENV)/.test
@@ -71,9 +83,9 @@ bench: $(VENV)/.ready
 	$(BIN)/griffin bench train
 
 clean:
-	rm -rf $(VENV) $(ORACLES) $(ORACLES)-4 build dist site runs
+	rm -rf $(VENV) $(TENSORFLOW) $(ORACLES) $(ORACLES)-4 build dist site runs
 
-$(VENV)/.python $(ORACLES)/.python $(ORACLES)-4/.python:
+$(VENV)/.python $(TENSORFLOW)/.python $(ORACLES)/.python $(ORACLES)-4/.python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + \
 	  "; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(@D)
@@ -85,6 +97,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.python
 
 $(VENV)/.test: $(VENV)/.ready
 	$(PIP) install -c constraints.txt -e ".[flax,tpu-aot,triton,keras,test]"
+	@touch $@
+
+$(TENSORFLOW)/.ready: pyproject.toml constraints.txt | $(TENSORFLOW)/.python
+	$(call pip,$(TENSORFLOW)) install -c constraints.txt -e ".[keras,text,train,test]" tensorflow-cpu
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test

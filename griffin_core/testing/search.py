@@ -18,7 +18,7 @@ from griffin_core.errors import ConfigError, nearest
 
 DRAWS = {"quick": 6, "ci": 25, "thorough": 100}
 """Cases that each property draws, by profile, after its corners."""
-COMPILED_DRAWS = {"quick": 2, "ci": 4, "thorough": 8}
+COMPILED_DRAWS = {"quick": 2, "ci": 4, "thorough": 5}
 """The same for a backend that compiles a program for every shape (``protocol.compiles_shapes``): a case costs it a
 tenth of a second, a model's a second and more. The corners are the same for all."""
 SHRINK_SECONDS = {"quick": 5.0, "ci": 10.0, "thorough": 60.0}

@@ -46,7 +46,7 @@ def test_the_process_environment_is_read_when_asked(monkeypatch: pytest.MonkeyPa
 
 def test_every_variable_is_described() -> None:
     for variable in env.VARIABLES:
-        assert variable.name.startswith(env.PREFIX)
+        assert variable.name.startswith((env.PREFIX, "KERAS_"))
         assert len(variable.meaning) > 10
         assert variable.default is None or not variable.values or variable.default in variable.values
 

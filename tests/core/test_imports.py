@@ -50,6 +50,7 @@ GROUPS = {
     "griffin_core.numpy_backend": "numpy",
     "griffin_core.testing": "testing",
     **{name: name for name in SOURCES if name != "griffin_core"},
+    "griffin_core_keras.facades": "facades",
 }
 MAY_IMPORT = {
     "spec": {"spec"},
@@ -60,6 +61,13 @@ MAY_IMPORT = {
     "testing": {"spec", "seam", "reference", "testing"},
     "services": {"spec", "seam", "files", "services", "testing"},
     **{name: {"spec", "seam", "files", name} for name in SOURCES if name != "griffin_core"},
+    # Keras computes with the kernels of its engine's backend, samples with the reference on the host, and hands its
+    # model to the services.
+    "griffin_core_keras": {
+        *("spec", "seam", "files", "reference", "facades"),
+        *("griffin_core_keras", "griffin_core_jax", "griffin_core_torch"),
+    },
+    "facades": {"spec", "seam", "files", "services", "griffin_core_keras"},
 }
 # Libraries beside the standard one, by prefix of the importing module; prefixes add up.
 LIBRARIES: dict[str, set[str]] = {
@@ -87,6 +95,10 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core_jax.official_packed": {"ml_dtypes"},
     "griffin_core_jax.official_tree": {"msgpack"},
     "griffin_core_jax.official_writer": {"tensorstore"},
+    "griffin_core_keras": {"keras", "numpy"},
+    "griffin_core_keras.engines.on_jax": {"jax"},
+    "griffin_core_keras.engines.on_jax_mesh": {"jax"},
+    "griffin_core_keras.engines.on_torch": {"torch"},
     **{f"griffin_core_jax.{name}": {"optax"} for name in ("optimizer", "step", "trainer")},
 }
 

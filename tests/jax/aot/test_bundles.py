@@ -106,9 +106,10 @@ def test_no_kernel_is_slower(op: str) -> None:
 @pytest.mark.prove
 @pytest.mark.usefixtures("libtpu")
 @pytest.mark.parametrize("name", chips.CHIPS)
-def test_no_program_is_slower(name: str) -> None:
-    found = bundles.count([chips.CHIPS[name]])
-    assert bundles.slower(found, bundles.committed()) == []
+def test_no_program_is_slower_or_has_layout_copies(name: str) -> None:
+    found = measure(BUNDLES, chips.CHIPS[name], SHAPE)
+    assert {key: row["copies"] for key, row in found.items()} == dict.fromkeys(found, 0)
+    assert bundles.slower({name: {key: row["inner"] for key, row in found.items()}}, bundles.committed()) == []
 
 
 @pytest.mark.prove

@@ -108,11 +108,3 @@ def test_a_split_scan_needs_no_communication() -> None:
     assert COLLECTIVE.findall("%all-reduce.1 = f32[2,8]{1,0:T(2,128)} all-reduce(%x)") == ["all-reduce"]
     assert COLLECTIVE.findall(compiled.as_text()) == []
     assert layout_copies(compiled, 2**18) == ()
-
-
-@pytest.mark.prove
-@pytest.mark.usefixtures("libtpu")
-@pytest.mark.parametrize("name", chips.CHIPS)
-def test_no_program_has_layout_copies(name: str) -> None:
-    for program in programs(SHAPE):
-        assert layout_copies(compile_for(*program.build(), name)) == (), program.key

@@ -198,7 +198,7 @@ def test_supports(change: dict, reason: str | None) -> None:
 def test_the_kit_judges_the_record(chip: str, properties: tuple[str, ...] | None) -> None:
     """Both forms of the gates: all properties for one, for the other those that its numbers can break."""
     with interpreting("plain"), chips.targeting(chips.CHIPS[chip]):
-        report = judge(KERNELS[0], backend="jax", properties=properties)
+        report = judge(KERNELS[0], backend="jax", profile="quick", properties=properties)
     assert report.passed, str(report)
     assert {record.property for record in report.records} >= {"reference", "gradient", "documents", "cut"}
     refused = {reason for record in report.records for reason in record.refused}
