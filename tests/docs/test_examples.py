@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import griffin_core as griffin
+
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
 LARGEST_DIFFERENCE = 2e-5
 """Of logits of order 1 in float32: what parity with the public code is held to as well."""
@@ -66,3 +68,34 @@ def test_save_and_resume_state(tmp_path: Path) -> None:
     shown = run("04_save_and_resume_state.py", where=tmp_path)
     assert "continuation is the same: True" in shown
     assert len(re.findall(r"^\.\.\. of a", shown, re.MULTILINE)) == 2
+
+
+def test_keras_finetune(tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    shown = run("05_keras_finetune.py", "--epochs", "1", where=tmp_path)
+    assert "epoch 1 of 1\n" in shown
+    assert "epoch 1: import " in shown
+    assert (tmp_path / "runs" / "keras-finetune-checkpoint" / "manifest.json").is_file()
+
+
+@pytest.mark.prove
+def test_keras_finetune_survives_being_killed(tmp_path: Path) -> None:
+    """Killed after its second epoch has begun, and run again: the weights are those of the run that was left alone."""
+    pytest.importorskip("keras")
+    script, digests = str(FOLDER / "05_keras_finetune.py"), []
+    for name in ("left", "killed"):
+        where = tmp_path / name
+        where.mkdir()
+        if name == "killed":
+            begun = subprocess.Popen(
+                [sys.executable, "-u", script, "--epochs", "3"], cwd=where, stdout=subprocess.PIPE, text=True
+            )
+            for line in begun.stdout or ():
+                if line.startswith("epoch 1: "):
+                    break
+            begun.kill()
+            begun.wait()
+        shown = run("05_keras_finetune.py", "--epochs", "3", where=where)
+        assert ("epoch 2 of 3\n" if name == "killed" else "epoch 1 of 3\n") in shown
+        digests.append(griffin.load(where / "runs" / "keras-finetune-checkpoint", backend="numpy").digest)
+    assert digests[0] == digests[1]
