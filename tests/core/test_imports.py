@@ -86,6 +86,7 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core_jax.official_packed": {"ml_dtypes"},
     "griffin_core_jax.official_tree": {"msgpack"},
     "griffin_core_jax.official_writer": {"tensorstore"},
+    "griffin_core_keras.tf": {"tensorflow", "numpy"},
     **{f"griffin_core_jax.{name}": {"optax"} for name in ("optimizer", "step", "trainer")},
 }
 

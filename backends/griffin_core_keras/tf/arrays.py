@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,13 +47,13 @@ def from_numpy(x: Any, dtype: str | None = None, device: str | None = None) -> t
     wanted = as_dtype(dtype, tf.as_dtype(x.dtype)).as_numpy_dtype
     # A copy of our own: TensorFlow may otherwise share the memory of a NumPy array that is written later.
     fresh = np.array(x, dtype=wanted, order="C")
-    with tf.device(None if device is None else find_device(device)):
+    with contextlib.nullcontext() if device is None else tf.device(find_device(device)):
         return tf.identity(tf.convert_to_tensor(fresh))
 
 
 def to_numpy(x: Any) -> Array:
     """A fresh NumPy array with the values of ``x``; waits for them."""
-    return np.array(x)
+    return np.array(x.numpy() if hasattr(x, "numpy") else x)
 
 
 def is_concrete(*arrays: Any) -> bool:
@@ -105,8 +106,6 @@ def vjp(
     outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
     used = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if g is not None and is_floating(y)]
     seeds = [tf.cast(g, y.dtype) for y, g in used]
-    found = tape.gradient(
-        [y for y, _ in used], wanted, seeds, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
+    found = tape.gradient([y for y, _ in used], wanted, seeds, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     gradients = iter(tf.convert_to_tensor(g) for g in found)
     return tuple(next(gradients) if is_floating(x) else None for x in given)

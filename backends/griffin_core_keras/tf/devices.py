@@ -41,8 +41,7 @@ def platform(*arrays: Any) -> str:
     The device of the first array that has one; else TensorFlow's default, a GPU where there is one.
     """
     for x in arrays:
-        where = getattr(x, "device", None)
-        if isinstance(where, str) and where:
-            kind = tf.DeviceSpec.from_string(where).device_type
-            return _KINDS.get(kind, str(kind).lower())
+        kind = tf.DeviceSpec.from_string(x.device or "").device_type if tf.is_tensor(x) else None
+        if kind in _KINDS:
+            return _KINDS[kind]
     return "cuda" if tf.config.list_physical_devices("GPU") else "cpu"

@@ -61,7 +61,8 @@ def cross_entropy_sum(
 
         return _sum(pieces, soft_cap, x, weight, targets), pull
 
-    return total(x, weight) * tf.cast(scale, wide)
+    # a number is made a tensor of this dtype at once: by way of float32 it would be rounded
+    return total(x, weight) * (tf.cast(scale, wide) if tf.is_tensor(scale) else tf.constant(scale, wide))
 
 
 def _cuts(x: tf.Tensor, weight: tf.Tensor, piece_bytes: int) -> _Pieces:
@@ -77,9 +78,7 @@ def _cuts(x: tf.Tensor, weight: tf.Tensor, piece_bytes: int) -> _Pieces:
     return _Pieces(count, length, count * length - time)
 
 
-def _sum(
-    pieces: _Pieces, soft_cap: float | None, x: tf.Tensor, weight: tf.Tensor, targets: tf.Tensor
-) -> tf.Tensor:
+def _sum(pieces: _Pieces, soft_cap: float | None, x: tf.Tensor, weight: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     x, targets, matrix = _opened(pieces, x, weight, targets)
 
     def step(index: tf.Tensor, carry: tuple[()]) -> tuple[tuple[()], list[tf.Tensor]]:
@@ -115,9 +114,7 @@ def _gradients(
     return dx[:, :time], tf.cast(dmatrix, weight.dtype)
 
 
-def _piece(
-    soft_cap: float | None, matrix: tf.Tensor, x: tf.Tensor, target: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _piece(soft_cap: float | None, matrix: tf.Tensor, x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """(losses [b r], gradient in the uncapped logits [b r v]) of one piece."""
     real = (target >= 0)[..., None]
     scores = tf.einsum("brm,vm->brv", tf.cast(x, matrix.dtype), matrix)

@@ -43,6 +43,7 @@ def einsum(spec: str, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
 
 def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
     """x [... i] times kernel [i o], plus bias [o], in x's dtype with float32 accumulation."""
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     *lead, inputs = sizes(x)
     y = einsum("ri,io->ro", tf.reshape(x, (-1, inputs)), kernel)
     y = tf.cast(y if bias is None else y + tf.cast(bias, y.dtype), x.dtype)
@@ -51,7 +52,7 @@ def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.
 
 def project(x: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     """Logits: x [b t m] times head [v m], which is rounded to x's dtype. Float32 [b t v]."""
-    return einsum("btm,vm->btv", x, head)
+    return einsum("btm,vm->btv", tf.convert_to_tensor(x), tf.convert_to_tensor(head))
 
 
 def block_diagonal(x: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from griffin_core_keras.tf.arrays import Size, sizes
 
+BLOCK = 256
+"""Queries of one block."""
 _OUT = -1e30
 """Score of a key that is not seen; its weight is exactly 0."""
 

@@ -8,12 +8,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from griffin_core_keras.tf.arrays import wide_dtype
-from griffin_core_keras.tf.attention import looped
+from griffin_core_keras.tf.attention import band, looped
 from griffin_core_keras.tf.attention.band import attend, attend_gradients, visible
 from griffin_core_keras.tf.products import full_float32
 
-BLOCK = 256
-"""Queries of one block."""
 UNROLLED = 16
 """Blocks that are written out, each with exactly its keys; more are one loop over blocks of equal size."""
 
@@ -41,7 +39,7 @@ def banded_attention(
     """
     full_float32()
     time, total, wide = q.shape[1], keys.shape[1], wide_dtype(q)
-    known = time is not None and total is not None and time <= UNROLLED * BLOCK
+    known = time is not None and total is not None and time <= UNROLLED * band.BLOCK
     documents = (query_document, key_document)
 
     @tf.custom_gradient
@@ -73,8 +71,8 @@ class _Block(NamedTuple):
 
 def _blocks(time: int, total: int, window: int | None) -> list[_Block]:
     past, found = total - time, []
-    for start in range(0, time, BLOCK):
-        stop = min(start + BLOCK, time)
+    for start in range(0, time, band.BLOCK):
+        stop = min(start + band.BLOCK, time)
         low = 0 if window is None else max(0, past + start - window + 1)
         found.append(_Block(start, stop, low, past + stop, past + start - low))
     return found

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from griffin_core_keras.tf.arrays import Size, sizes
+from griffin_core_keras.tf.attention import band
 from griffin_core_keras.tf.attention.band import attend, attend_gradients, visible
 from griffin_core_keras.tf.loops import collect
 
-BLOCK = 256
-"""Queries of one block."""
 _NOBODY = -2
 """Document of keys that stand in front of the first and behind the last."""
 
@@ -97,7 +96,7 @@ def gradients(
 
 def _plan(q: tf.Tensor, keys: tf.Tensor, window: int | None) -> _Plan:
     time, total = sizes(q)[1], sizes(keys)[1]
-    block = _largest(_smallest(time, BLOCK), 1)
+    block = _largest(_smallest(time, band.BLOCK), 1)
     count = -(-time // block)
     before = _largest(total if window is None else _smallest(total, window), 1) - 1
     shift = before - (total - time)

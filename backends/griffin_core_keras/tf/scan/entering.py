@@ -31,19 +31,16 @@ def scan_input(
     return found
 
 
-def _gradients(
-    given: tuple[tf.Tensor, ...], marks: Marks, du: tf.Tensor, dlog_a: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
+def _gradients(given: tuple[tf.Tensor, ...], marks: Marks, du: tf.Tensor, dlog_a: tf.Tensor) -> tuple[tf.Tensor, ...]:
     x, _, _, recurrent_param = given
     found = gates.terms(*given)
     wide, a = found.log_a.dtype, tf.exp(found.log_a)
     gated = found.input_gate * tf.cast(x, wide)
     scaled = du * gates.chosen(marks.reset, tf.ones((), wide), found.multiplier)
     through = found.log_a * dlog_a - du * gated * a * a * gates.multiplier_slope(found.log_a)
-    q = tf.where(a == 0.0, tf.zeros_like(a), through)
-    q = gates.cleared(marks.pad, gates.cleared(marks.reset, q))
-    scaled = gates.cleared(marks.pad, scaled)
-    # what stands at padding may be NaN
+    q = gates.cleared(marks.reset, tf.where(a == 0.0, tf.zeros_like(a), through))
+    q = gates.cleared(marks.pad, q)  # what stands at padding may be NaN
     dgate_x = gates.cleared(marks.pad, scaled * gated * (1.0 - found.input_gate))
+    dgate_a = gates.cleared(marks.pad, q * (1.0 - found.recurrent_gate))
     dparam = gates.softplus_slope(tf.cast(recurrent_param, wide)) * tf.reduce_sum(q, axis=(0, 1))
-    return scaled * found.input_gate, dgate_x, q * (1.0 - found.recurrent_gate), dparam
+    return gates.cleared(marks.pad, scaled * found.input_gate), dgate_x, dgate_a, dparam

@@ -45,7 +45,7 @@ def gated_scan_vjp(
     q = gates.cleared(pad, gates.cleared(reset, q))
     dx = gates.cleared(pad, scaled * found.input_gate)
     dgate_x = gates.cleared(pad, scaled * gated * (1.0 - found.input_gate))
-    dgate_a = q * (1.0 - found.recurrent_gate)
+    dgate_a = gates.cleared(pad, q * (1.0 - found.recurrent_gate))
     dparam = gates.softplus_slope(tf.cast(recurrent_param, wide)) * tf.reduce_sum(q, axis=(0, 1))
     pairs = ((dx, x), (dgate_x, gate_x), (dgate_a, gate_a), (dparam, recurrent_param))
     return *(tf.cast(d, v.dtype) for d, v in pairs), None if h0 is None else tf.cast(dh0, h0.dtype), None

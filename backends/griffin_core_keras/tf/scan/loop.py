@@ -83,9 +83,7 @@ def batch_first(rows: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
 
 
 @in_graph
-def _forward(
-    x: tf.Tensor, log_a: tf.Tensor, first: tf.Tensor, reset: tf.Tensor | None
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _forward(x: tf.Tensor, log_a: tf.Tensor, first: tf.Tensor, reset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     wide = first.dtype
 
     def step(t: tf.Tensor, h: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -99,9 +97,7 @@ def _forward(
 
 
 @in_graph
-def _backward(
-    log_a: tf.Tensor, reset: tf.Tensor | None, dy: tf.Tensor, dh: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _backward(log_a: tf.Tensor, reset: tf.Tensor | None, dy: tf.Tensor, dh: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     wide = dh.dtype
 
     def step(t: tf.Tensor, after: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
