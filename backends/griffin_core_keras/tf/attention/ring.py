@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from griffin_core.checks import PAD
 from griffin_core.errors import InputError
-from griffin_core_keras.tf.arrays import is_concrete, sizes
+from griffin_core_keras.tf.arrays import sizes
 
 
 def ends(positions: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,7 +64,11 @@ def held_after(positions: Any, before: Any, time: int) -> Any:
 
 
 def check_room(size: int | None, window: int | None, after: Any) -> None:
-    """Refuse a cache that is too short; how many tokens it will hold is known outside traced functions only.
+    """Refuse a cache that is too short.
+
+    Args:
+        size: its slots; None is not known.
+        after: int [b], tokens that it will hold; None inside a traced function, where nobody knows.
 
     Raises:
         InputError: it is shorter than the window, or than a document that is attended globally.
@@ -76,8 +80,8 @@ def check_room(size: int | None, window: int | None, after: Any) -> None:
             raise InputError(
                 f"the cache holds {size} tokens, fewer than the window of {window}; make it at least as long"
             )
-    elif is_concrete(after) and int(np.max(np.asarray(after), initial=0)) > size:
-        row = int(np.argmax(np.asarray(after)))
+    elif after is not None and int(np.max(after, initial=0)) > size:
+        row = int(np.argmax(after))
         raise InputError(
             f"row {row} would hold {int(after[row])} tokens, but the state was made with capacity={size}; "
             "make it with more"
