@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from griffin_core_keras.tf.arrays import wide_dtype
+from griffin_core_keras.tf.gradients import own_gradient
 
 _ROOT = math.sqrt(2.0 / math.pi)
 _CUBE = 0.044715
@@ -24,7 +25,7 @@ def gelu_product(gate: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """
     wide = wide_dtype(x)
 
-    @tf.custom_gradient
+    @own_gradient
     def product(gate: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
         def pull(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             g, dy = tf.cast(gate, wide), tf.cast(dy, wide)

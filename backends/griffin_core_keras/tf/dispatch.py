@@ -17,6 +17,7 @@ from griffin_core.errors import InputError
 from griffin_core.protocol import Kernel, KernelCall
 from griffin_core_keras.tf.arrays import dtype_name, is_concrete, is_floating
 from griffin_core_keras.tf.devices import platform
+from griffin_core_keras.tf.gradients import own_gradient
 from griffin_core_keras.tf.shapes import check_shapes
 
 BACKEND = "keras"
@@ -75,7 +76,7 @@ def run_kernel(kernel: Kernel, *inputs: Any) -> Any:
     leaves, pull = tf.nest.flatten(inputs), kernel.vjp
     wanted = [index for index, leaf in enumerate(leaves) if is_floating(leaf)]
 
-    @tf.custom_gradient
+    @own_gradient
     def run(*floats: tf.Tensor) -> tuple[Any, Callable[..., list[Any]]]:
         filled = dict(zip(wanted, floats, strict=True))
         given = tf.nest.pack_sequence_as(inputs, [filled.get(index, leaf) for index, leaf in enumerate(leaves)])

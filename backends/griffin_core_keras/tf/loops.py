@@ -35,8 +35,6 @@ def collect(count: Size, step: Step, carry: Any, like: Sequence[tf.Tensor], reve
         carry, parts = step(index, carry)
         return done + 1, carry, [found.write(index, part) for found, part in zip(lists, parts, strict=True)]
 
-    _, carry, lists = tf.while_loop(
-        lambda done, *_: done < count, body, (tf.constant(0), carry, lists), maximum_iterations=count
-    )
+    _, carry, lists = tf.while_loop(lambda done, *_: done < count, body, (tf.constant(0), carry, lists))
     stacks = [found.stack() for found in lists]
     return carry, stacks if known else [stack[:count] for stack in stacks]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from griffin_core_keras.tf.arrays import Size, sizes, wide_dtype
+from griffin_core_keras.tf.gradients import own_gradient
 from griffin_core_keras.tf.loops import collect
 from griffin_core_keras.tf.products import full_float32
 
@@ -54,7 +55,7 @@ def cross_entropy_sum(
     x, weight, targets = tf.convert_to_tensor(x), tf.convert_to_tensor(weight), tf.cast(targets, tf.int32)
     wide, pieces = wide_dtype(x), _cuts(x, weight, piece_bytes)
 
-    @tf.custom_gradient
+    @own_gradient
     def total(x: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
         def pull(cotangent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return _gradients(pieces, soft_cap, x, weight, targets, cotangent)

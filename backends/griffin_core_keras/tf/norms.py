@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from griffin_core.config import NORM_EPS
 from griffin_core_keras.tf.arrays import wide_dtype
+from griffin_core_keras.tf.gradients import own_gradient
 
 
 def rms_norm(x: tf.Tensor, scale: tf.Tensor, eps: float = NORM_EPS) -> tf.Tensor:
@@ -28,7 +29,7 @@ def rms_norm(x: tf.Tensor, scale: tf.Tensor, eps: float = NORM_EPS) -> tf.Tensor
         factor = 1.0 / tf.sqrt(tf.reduce_mean(values * values, axis=-1, keepdims=True) + eps)
         return values * factor, factor, 1.0 + tf.cast(scale, wide)
 
-    @tf.custom_gradient
+    @own_gradient
     def norm(x: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, tf.Tensor]]]:
         def pull(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             unit, factor, gain = parts(x, scale)

@@ -12,6 +12,7 @@ import logging
 import tensorflow as tf
 
 from griffin_core_keras.tf.arrays import sizes, wide_dtype
+from griffin_core_keras.tf.gradients import own_gradient
 
 log = logging.getLogger("griffin_core")
 
@@ -28,7 +29,7 @@ def einsum(spec: str, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     operands, result = spec.split("->")
     rows, columns = operands.split(",")
 
-    @tf.custom_gradient
+    @own_gradient
     def product(left: tf.Tensor, right: tf.Tensor) -> tuple[tf.Tensor, object]:
         def pull(cotangent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             kept = _widened(left), _widened(tf.cast(right, left.dtype))

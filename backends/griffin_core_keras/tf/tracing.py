@@ -23,11 +23,23 @@ def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_graph(f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f``, a loop over time of tensors or None, always as a graph.
+    """``f`` of tensors or None, always as a graph: part of the function that is being traced, else one of its own."""
+    own = _traced_once(f, jit=False)
 
-    Inside a traced function it is part of that one. Else it is one of its own, traced once for all shapes: what the
-    loop does in a step costs less than to trace it.
-    """
+    @functools.wraps(f)
+    def call(*arguments: tf.Tensor | None) -> Any:
+        return own(*arguments) if tf.executing_eagerly() else f(*arguments)
+
+    return call
+
+
+def by_xla(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f`` of tensors or None, compiled by XLA for each shape, also inside functions that XLA does not compile."""
+    return functools.wraps(f)(_traced_once(f, jit=True))
+
+
+def _traced_once(f: Callable[..., Any], jit: bool) -> Callable[..., Any]:
+    """``f`` as a graph that is traced once for all shapes: what it does in a step costs less than to trace it."""
 
     @functools.cache
     def own(kinds: tuple[_Kind, ...]) -> Callable[..., Any]:
@@ -36,15 +48,13 @@ def in_graph(f: Callable[..., Any]) -> Callable[..., Any]:
             return f(*(None if kind is None else next(given) for kind in kinds))
 
         specs = [tf.TensorSpec([None] * kind[1], kind[0]) for kind in kinds if kind is not None]
-        with tf.device(None):  # it runs where its inputs are, not where the first ones were
-            traced = tf.function(on_present, input_signature=specs, autograph=False)
+        # It runs where its inputs are, not where the first ones were; and it may first be met while another is traced.
+        with tf.init_scope(), tf.device(None):
+            traced = tf.function(on_present, input_signature=specs, autograph=False, jit_compile=jit)
             found: Callable[..., Any] = traced.get_concrete_function()
             return found
 
-    @functools.wraps(f)
     def call(*arguments: tf.Tensor | None) -> Any:
-        if not tf.executing_eagerly():
-            return f(*arguments)
         kinds = tuple(None if x is None else (x.dtype, len(x.shape)) for x in arguments)
         return own(kinds)(*(x for x in arguments if x is not None))
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from griffin_core_keras.tf.loss import cross_entropy_sum
+from griffin_core_keras.tf.scan import compiled_loop
 
 B, T, D, BLOCKS, TAPS, HEADS, SIZE, WINDOW, V = 5, 21, 6, 2, 4, 3, 8, 7, 11
 UNIT = 2.0**-24
@@ -156,3 +157,32 @@ def test_starts_in_a_traced_function(engine: ModuleType, rng: np.random.Generato
     found = tf.function(lambda x, log_a: engine.linear_scan(x, log_a, starts=cuts), autograph=False)(x, log_a)
     assert [y.shape for y in found] == [(1, 9, 4), (3, 4)]
     assert all(np.array_equal(here, there) for here, there in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("traced_", [False, True])
+def test_long_loops_are_compiled(
+    engine: ModuleType, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, dtype: str, traced_: bool
+) -> None:
+    """With gradients, as the plain loop within a few roundings; an eager tape and a traced one see the same."""
+    long = compiled_loop.SHORTEST
+    x, gate_x, gate_a = (tf.cast(rng.normal(size=(2, long, 3)), dtype) for _ in range(3))
+    at = tf.constant(np.stack([np.r_[np.arange(500), np.arange(long - 500)], np.r_[np.arange(9, long), [-1] * 9]]))
+    inputs = (x, gate_x, gate_a, tf.constant([-1.0, 0.0, 1.0]), tf.ones((2, 3)))
+
+    def both(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y, h = engine.gated_scan(*inputs, at)
+            z, last = engine.linear_scan(y, -tf.abs(inputs[1]), h, at == 0)
+            total = tf.reduce_sum(tf.sin(tf.cast(z, tf.float32))) + tf.reduce_sum(tf.cos(last))
+        assert y.shape == z.shape == (2, long, 3)
+        return [y, h, z, last, *tape.gradient(total, inputs)]
+
+    run = tf.function(both, autograph=False) if traced_ else both
+    found = [tf.cast(value, tf.float32) for value in run(*inputs)]
+    monkeypatch.setattr(compiled_loop, "SHORTEST", 10**9)
+    expected = [tf.cast(value, tf.float32) for value in both(*inputs)]
+    unit = UNIT if dtype == "float32" else 2.0**-9
+    for here, there in zip(found, expected, strict=True):
+        assert np.abs(here - there).max() <= 256 * unit * np.abs(there).max()

@@ -10,6 +10,7 @@ import tensorflow as tf
 from griffin_core_keras.tf.arrays import wide_dtype
 from griffin_core_keras.tf.attention import band, looped
 from griffin_core_keras.tf.attention.band import attend, attend_gradients, visible
+from griffin_core_keras.tf.gradients import own_gradient
 from griffin_core_keras.tf.products import full_float32
 
 UNROLLED = 16
@@ -42,7 +43,7 @@ def banded_attention(
     known = time is not None and total is not None and time <= UNROLLED * band.BLOCK
     documents = (query_document, key_document)
 
-    @tf.custom_gradient
+    @own_gradient
     def attention(q: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Three]]:
         given = (q, keys, values)
 

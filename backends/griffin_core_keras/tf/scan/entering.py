@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from griffin_core_keras.tf.gradients import own_gradient
 from griffin_core_keras.tf.scan import gates
 from griffin_core_keras.tf.scan.gates import Marks
 
@@ -19,7 +20,7 @@ def scan_input(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """(u, log_a) [b t d] in float32: (gated x, -inf) at a reset, (0, 0) at padding."""
 
-    @tf.custom_gradient
+    @own_gradient
     def enter(*given: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tuple[tf.Tensor, ...]]]:
         def pull(du: tf.Tensor, dlog_a: tf.Tensor) -> tuple[tf.Tensor, ...]:
             found = _gradients(given, marks, du, dlog_a)
