@@ -22,7 +22,7 @@ log = logging.getLogger("griffin_core")
 ENGINES = {
     "jax": "griffin_core_keras.engines.on_jax",
     "torch": "griffin_core_keras.engines.on_torch",
-    "tensorflow": "griffin_core_keras.tf",
+    "tensorflow": "griffin_core_keras.engines.on_tensorflow",
 }
 """Modules with the operations that the layers call, by engine, preferred first."""
 

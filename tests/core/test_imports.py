@@ -98,7 +98,9 @@ LIBRARIES: dict[str, set[str]] = {
     "griffin_core_keras": {"keras", "numpy"},
     "griffin_core_keras.engines.on_jax": {"jax"},
     "griffin_core_keras.engines.on_jax_mesh": {"jax"},
+    "griffin_core_keras.engines.on_tensorflow": {"tensorflow"},
     "griffin_core_keras.engines.on_torch": {"torch"},
+    "griffin_core_keras.tf": {"tensorflow", "numpy"},
     **{f"griffin_core_jax.{name}": {"optax"} for name in ("optimizer", "step", "trainer")},
 }
 

@@ -1,1 +1,1 @@
-"""The engines whose operations another backend has already: thin names over it."""
+"""The engines: the operations that the layers call, by thin names over the backend that has them."""

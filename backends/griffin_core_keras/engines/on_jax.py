@@ -52,7 +52,6 @@ __all__ = [
     "rg_lru",
     "rms_norm",
     "set_threads",
-    "summed_cross_entropy",
     "targeting",
     "to_numpy",
     "vjp",
@@ -75,13 +74,8 @@ def project(x: Array, head: Array) -> Array:
     return einsum("btm,vm->btv", x, head)
 
 
-def summed_cross_entropy(x: Array, head: Array, targets: Array, soft_cap: float | None) -> Array:
-    """-log softmax of the capped logits at the targets, summed over those that are not negative."""
-    return cross_entropy_sum(x, head, targets, soft_cap)
-
-
 def mean_cross_entropy(x: Array, head: Array, targets: Array, soft_cap: float | None) -> Array:
-    """The mean of ``summed_cross_entropy`` over the targets that are not negative; 0 without any."""
+    """-log softmax of the capped logits at the targets, averaged over those that are not negative; 0 without any."""
     count = jnp.maximum(jnp.sum(targets >= 0, dtype=jnp.int32), 1)
     return cross_entropy_sum(x, head, targets, soft_cap, 1.0 / count.astype(jnp.float32))
 

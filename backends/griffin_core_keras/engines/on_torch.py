@@ -52,7 +52,6 @@ __all__ = [
     "rg_lru",
     "rms_norm",
     "set_threads",
-    "summed_cross_entropy",
     "to_numpy",
     "vjp",
     "wait",
@@ -97,13 +96,8 @@ def project(x: Tensor, head: Tensor) -> Tensor:
     return found if found.dtype == torch.float64 else found.float()
 
 
-def summed_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, soft_cap: float | None) -> Tensor:
-    """-log softmax of the capped logits at the targets, summed over those that are not negative."""
-    return cross_entropy_sum(x.flatten(0, 1), head, targets.flatten().long(), soft_cap)
-
-
 def mean_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, soft_cap: float | None) -> Tensor:
-    """The mean of ``summed_cross_entropy`` over the targets that are not negative; 0 without any."""
+    """-log softmax of the capped logits at the targets, averaged over those that are not negative; 0 without any."""
     scale = 1.0 / max(int((targets >= 0).sum()), 1)
     return cross_entropy_sum(x.flatten(0, 1), head, targets.flatten().long(), soft_cap, scale)
 

@@ -1,0 +1,1 @@
+"""Local (or global) multi-query attention with a ring cache."""

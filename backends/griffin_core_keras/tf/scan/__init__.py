@@ -1,0 +1,1 @@
+"""The recurrent operations: records of plain loops, and their composition."""
