@@ -23,7 +23,7 @@ def einsum(spec: str, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     Gradients have the dtypes of what they belong to.
 
     Args:
-        spec: "rows,columns->result", every letter once in each; each letter stands in two of the three.
+        spec: "rows,columns->result", every letter at most once in each, and in two of the three or more.
     """
     full_float32()
     operands, result = spec.split("->")
