@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from griffin_core.checkpoints import keras_archive
 from griffin_core.checkpoints.checkpoint import Checkpoint, Progress, check_against_manifest, verified
 from griffin_core.checkpoints.detect import (
     KERAS_SHARDS,
@@ -187,4 +188,6 @@ def _tokenizer(weights: Path) -> dict[str, bytes]:
     above = weights.parent / SENTENCEPIECE_FILE
     if not found and weights.is_dir() and above.is_file():
         found[SENTENCEPIECE_FILE] = read_small(above.parent, above.name)
+    if not found and weights.suffix == KERAS_SUFFIXES[0]:  # the model saves its own into the archive
+        return keras_archive.read_assets(weights, TOKENIZER_FILES)
     return found

@@ -9,7 +9,7 @@ import contextlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ CONFIG = "config.json"
 METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
 """The members that Keras writes."""
+ASSETS = "assets/"
 
 _ALIGN = 64
 _BLOCK = 1 << 22
@@ -67,10 +68,26 @@ def read_text(path: Path, name: str) -> bytes:
     """
     with _opened(path) as archive:
         _check_members(path, archive)
+    return _read(path, name)
+
+
+def _read(path: Path, name: str) -> bytes:
+    with _opened(path) as archive:
         info = archive.getinfo(name)
         if info.file_size > _LARGEST_TEXT:
             raise CheckpointError(f"{path}: {name} has {info.file_size} bytes; expected at most {_LARGEST_TEXT}")
         return archive.read(info)
+
+
+def read_assets(path: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Those of the files that the model saved beside its weights (its tokenizer's), by name.
+
+    Raises:
+        CheckpointError: the archive is damaged, or one is too large.
+    """
+    with _opened(path) as archive:
+        inside = set(archive.namelist())
+    return {name: _read(path, ASSETS + name) for name in names if ASSETS + name in inside}
 
 
 def check(path: Path) -> None:

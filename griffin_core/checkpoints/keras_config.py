@@ -17,7 +17,7 @@ PACKAGE = "griffin_core_keras"
 """The model's class, its module, and the package under which Keras knows it."""
 
 _NAME = "griffin"
-_OLDEST = "3.13.0"
+_OLDEST = "3.12.0"
 """The oldest Keras that reads what we write."""
 
 

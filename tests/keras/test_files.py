@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from griffin_core.api import packaged_checkpoint
 from griffin_core.checkpoints import native
 from griffin_core.checkpoints.convert import convert
 from griffin_core.checkpoints.opening import open_checkpoint
@@ -120,3 +121,13 @@ def test_there_and_back_through_keras(tmp_path: Path, source: Callable[[bool, st
     keras.models.load_model(tmp_path / "keras/model.keras").save(tmp_path / "again.keras")
     read = open_checkpoint(tmp_path / "again.keras")
     assert (read.config, read.digest) == (config, native.read(tmp_path / "native").digest)
+
+
+def test_a_tokenizer_travels_in_the_archive(tmp_path: Path) -> None:
+    source = packaged_checkpoint()
+    GriffinCausalLM.from_checkpoint(source).save(tmp_path / "m.keras")
+    convert(tmp_path / "m.keras", tmp_path / "native")
+    names = ["tokenizer.json", *(path.name for path in source.glob("*.safetensors"))]
+    assert len(names) > 1
+    for name in names:
+        assert (tmp_path / "native" / name).read_bytes() == (source / name).read_bytes()
