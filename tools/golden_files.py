@@ -17,7 +17,7 @@ from griffin_core.layouts.params import param_table
 from griffin_core.shapes import Array
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "tests" / "parity" / "golden"
-BACKENDS = tuple(n for n in ("numpy", "torch") if n == "numpy" or importlib.util.find_spec(n) is not None)
+BACKENDS = tuple(n for n in ("numpy", "torch", "keras") if n == "numpy" or importlib.util.find_spec(n) is not None)
 
 AGREES = 2e-5
 """Float32 logits of two right implementations: about 40 roundings at the logits' scale of 6."""

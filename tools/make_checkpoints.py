@@ -2,6 +2,7 @@
 
     python tools/make_checkpoints.py native
     python tools/make_checkpoints.py official-torch official-flax    # needs recurrentgemma, torch, jax, orbax
+    python tools/make_checkpoints.py keras                           # needs keras, and an engine of it
     python tools/make_checkpoints.py transformers                    # needs transformers 5
     python tools/make_checkpoints.py transformers-4                  # needs transformers 4
 
@@ -69,10 +70,22 @@ def transformers(directory: Path) -> None:
     module.save_pretrained(directory)
 
 
+def keras(directory: Path) -> None:
+    """``Model.save``, optimiser and compile config included."""
+    import griffin_core_keras as backend
+
+    directory.mkdir(parents=True)
+    model = backend.GriffinCausalLM(CONFIG, init=None, dtype="bfloat16")
+    backend.variables.assign(model, weights().items())
+    model.compile(backend.AdamW(1e-3))
+    model.save(directory / "tiny.keras")
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "native": native,
     "official-torch": official_torch,
     "official-flax": official_flax,
+    "keras": keras,
     "transformers": transformers,
     "transformers-4": transformers,
 }

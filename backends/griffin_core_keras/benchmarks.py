@@ -15,8 +15,10 @@ from keras import ops
 
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import InputError
+from griffin_core.layouts.initialise import init_params
 from griffin_core.layouts.keras import KERAS
 from griffin_core.layouts.places import TRANSPOSE
+from griffin_core.schedules import TrainerOptions
 from griffin_core_keras.engine import NAME, engine
 
 Call = Callable[[], object]
@@ -81,8 +83,16 @@ def versions() -> dict[str, str]:
 
 
 def peers(path: str, config: GriffinConfig, batch: int, tokens: int, context: int) -> list[tuple[str, Call]]:
-    """None: there is no other implementation for Keras."""
-    return []
+    """Beside a training step that of the engine's own backend; there is no other implementation for Keras."""
+    if path != "train" or _beside() is None:
+        return []
+    trainer = importlib.import_module(f"griffin_core_{NAME}").Trainer(
+        config, init_params(config, _SEED, "released"), TrainerOptions(steps=1000)
+    )
+    text = np.random.default_rng(_SEED).integers(3, config.vocab_size, (batch, tokens + 1)).astype(np.int32)
+    positions = np.tile(np.arange(tokens, dtype=np.int32), (batch, 1))
+    rows = {"tokens": text[:, :-1].copy(), "targets": text[:, 1:].copy(), "positions": positions}
+    return [(f"the {NAME} backend's own trainer", lambda: trainer.step(rows))]
 
 
 class _Operands:

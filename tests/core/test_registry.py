@@ -211,6 +211,17 @@ def test_kernels_of_other_distributions(monkeypatch: pytest.MonkeyPatch, add_ent
         registry.kernels("numpy")
 
 
+def test_a_backend_may_run_the_kernels_of_another(monkeypatch: pytest.MonkeyPatch, add_entries: AddEntries) -> None:
+    content = {name: getattr(numpy_backend, name) for name in (*FUNCTIONS, "API_VERSION", "KERNELS")}
+    _module(monkeypatch, "griffin_core_lent", **content, KERNELS_OF="numpy")
+    add_entries("lent", "griffin_core_lent")
+    assert (registry.kernels_of("lent"), registry.kernels_of("numpy")) == ("numpy", "numpy")
+    assert registry.kernels("lent") is registry.kernels("numpy")
+    extra = Kernel(op="linear_scan", name="extra", forward=numpy_backend.linear_scan)
+    registry.register_kernel("lent", extra)
+    assert extra in registry.kernels("numpy")
+
+
 def test_doubles_and_bad_records_are_refused(kernels_of_numpy: None) -> None:
     registry.register_kernel("numpy", Kernel("linear_scan", "mine", len))
     with pytest.raises(BackendError, match="two numpy kernels of linear_scan are named 'mine'; rename one"):
