@@ -12,16 +12,15 @@ from griffin_core.config import GriffinConfig, from_dict
 from griffin_core.errors import ConfigError, InputError
 from griffin_core.layouts.initialise import INITS, init_param
 from griffin_core.layouts.params import param_table
-from griffin_core.layouts.states import state_table
+from griffin_core.layouts.states import POSITION, state_table
 from griffin_core_keras import variables
 from griffin_core_keras.engine import require_unchanged
 from griffin_core_keras.generating import Generating
-from griffin_core_keras.layers.base import register
+from griffin_core_keras.layers.base import register, time_positions
 from griffin_core_keras.layers.embedding import Embedding, Projection
 from griffin_core_keras.layers.residual import ResidualBlock
 from griffin_core_keras.layers.rms_norm import RMSNorm
 from griffin_core_keras.model import cap_logits, run_hidden
-from griffin_core_keras.padding import positions_of
 from griffin_core_keras.scoring import Scoring
 from griffin_core_keras.source import LayerSource, recomputed
 
@@ -42,7 +41,7 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
     Call arguments:
         inputs: integers [b t], or {"tokens": [b t], "positions": int32 [b t]}: 0 starts a document, -1 is padding.
         state: of ``init_state`` or an earlier call. With it the call returns (logits, state).
-        mask: bool [b t], False at padding, which may stand anywhere; for inputs without positions.
+        mask: bool [b t], False at padding, which may stand anywhere.
 
     Returns of a call: float32 logits [b t v], 0 at padding.
 
@@ -151,13 +150,10 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
 
 def _parts(inputs: Any, mask: Any, state: Any) -> tuple[Any, Any | None]:
     """(tokens, positions) of a call's first argument and mask."""
-    if not isinstance(inputs, Mapping):
-        mask = None if isinstance(mask, Mapping) else mask
-        if mask is None:
-            return inputs, None
-        begin = None if state is None else state["position"]
-        return inputs, positions_of(mask, begin)
-    unknown = sorted(set(inputs) - {"tokens", "positions"})
-    if "tokens" not in inputs or unknown:
-        raise InputError(f"inputs have the keys {sorted(inputs)}; expected 'tokens', and 'positions' where needed")
-    return inputs["tokens"], inputs.get("positions")
+    tokens, positions = inputs, None
+    if isinstance(inputs, Mapping):
+        if "tokens" not in inputs or set(inputs) - {"tokens", "positions"}:
+            raise InputError(f"inputs have the keys {sorted(inputs)}; expected 'tokens', and 'positions' where needed")
+        tokens, positions = inputs["tokens"], inputs.get("positions")
+    mask = None if isinstance(mask, Mapping) else mask  # Keras gives a mask of no array for each of several inputs
+    return tokens, time_positions(positions, mask, None if state is None else state[POSITION])

@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from griffin_core_keras.engine import engine
+from griffin_core_keras.optimizer import AdamW
 
 NO_LOSS = -1
 """Target of a position that carries no loss."""
@@ -30,9 +31,9 @@ class Scoring:
     """Whether a call gives hidden states: inside a training or test step without a loss of the user's own."""
     _own_loss = True
 
-    def compile(self, optimizer: Any = "adamw", loss: Any = None, metrics: Any = None, **options: Any) -> None:
-        """As ``keras.Model.compile``; without a loss it is the mean cross-entropy over the targets >= 0."""
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **options)
+    def compile(self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **options: Any) -> None:
+        """As ``keras.Model.compile``; the optimiser is ``AdamW``, the loss the mean cross-entropy of targets >= 0."""
+        super().compile(optimizer=AdamW() if optimizer is None else optimizer, loss=loss, metrics=metrics, **options)
         self._own_loss = loss is None and not metrics and not options.get("weighted_metrics")
 
     def get_compile_config(self) -> Any:

@@ -50,6 +50,8 @@ def test_masks_positions_and_states(model: Any, tokens: Array, rng: np.random.Ge
         close(y[row, mask[row]], model(tokens[row : row + 1, mask[row]])[0])
     positions = np.where(mask, np.cumsum(mask, axis=1) - 1, -1).astype(np.int32)
     np.testing.assert_array_equal(to_numpy(model({"tokens": tokens, "positions": positions})), y)
+    np.testing.assert_array_equal(to_numpy(model({"tokens": tokens}, mask=mask)), y)
+    np.testing.assert_array_equal(to_numpy(model({"tokens": tokens, "positions": positions}, mask=mask)), y)
     first, state = model(tokens[:, :4], state=model.init_state(len(tokens)))
     second, state = model(tokens[:, 4:], state=state)
     close(keras.ops.concatenate([first, second], axis=1), model(tokens))
