@@ -99,9 +99,15 @@ class AdamW(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.first, self.second = self.add_optimizer_variables(variables, ["first", "second"])
+        self.first, self.second = ([self._moment(v, name) for v in variables] for name in ("first", "second"))
         self.grad_norm = self.add_variable((), dtype="float32", name="grad_norm")
         self.updates = self.add_variable((), dtype="float32", name="updates")
+
+    def _moment(self, variable: Any, name: str) -> Any:
+        """Zeros beside a variable, float32 whatever its dtype, and split over devices as it is."""
+        layout = getattr(variable, "_layout", None)
+        path = variable.path.replace("/", "_")
+        return self.add_variable(variable.shape, dtype="float32", layout=layout, name=f"{path}_{name}")
 
     def _clip_gradients(self, grads: Any) -> Any:
         return grads  # with the update
@@ -116,8 +122,8 @@ class AdamW(keras.optimizers.Optimizer):
         norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(grad, "float32"))) for grad in grads))
         self.grad_norm.assign(norm)
         decays = [self.weight_decay if variable.name in DECAYED else 0.0 for variable in trainable_variables]
-        fused = getattr(engine, "adamw", None)
-        if fused is not None:
+        fused = getattr(engine, "adamw", None)  # it takes arrays of one dtype
+        if fused is not None and all(variable.dtype == "float32" for variable in trainable_variables):
             fused(self, trainable_variables, first, second, grads, decays, learning_rate, norm)
             return
         groups = (trainable_variables, first, second)

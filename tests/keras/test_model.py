@@ -176,9 +176,9 @@ def test_int8(model: Any, tokens: Array) -> None:
 
 
 def test_load_gives_a_keras_model(tmp_path: Path, tokens: Array) -> None:
-    model = griffin.load(griffin.packaged_checkpoint(), backend="keras")
+    model = griffin.load(griffin.packaged_checkpoint(), backend="keras", dtype="float32")
     text = model.generate("The ", max_new_tokens=12, temperature=0.0)
-    assert griffin.load(griffin.packaged_checkpoint(), backend="numpy").generate(
+    assert griffin.load(griffin.packaged_checkpoint(), backend="numpy", dtype="float32").generate(
         "The ", max_new_tokens=12, temperature=0.0
     ) == text  # fmt: skip
     model.compile(backend.AdamW(1e-3))
