@@ -73,11 +73,13 @@ def recurrent_block(weights: Weights, x: Any, call: Call, state: LayerState | No
 def attention_block(weights: Weights, x: Any, call: Call, state: LayerState | None) -> tuple[Any, dict[str, Any]]:
     """Local multi-query attention on x [b t m]; the new state has k, v and position."""
     batch, time = ops.shape(x)[:2]
-    q = ops.reshape(weights.dense("q_proj", x), (batch, time, -1, call.head_dim))
+    q = weights.dense("q_proj", x)
+    width = q.shape[-1]
+    q = ops.reshape(q, (batch, time, width // call.head_dim, call.head_dim))
     k, v = weights.dense("k_proj", x), weights.dense("v_proj", x)
     cache = None if state is None else {name: state[name] for name in ("k", "v", POSITION)}
     y, new = engine.local_attention(q, k, v, call.positions, cache, call.window)
-    y = ops.reshape(y, (batch, time, q.shape[2] * call.head_dim))
+    y = ops.reshape(y, (batch, time, width))
     if call.record is not None:
         call.record("attention", y)
     return weights.dense("o_proj", y), dict(new or {})
