@@ -42,7 +42,6 @@ test: $(VENV)/.test
 
 prove: $(VENV)/.test
 	KERAS_BACKEND=torch GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove $(ARGS)
-	KERAS_BACKEND=jax GRIFFIN_TEST_PROFILE=thorough $(PYTEST) -m prove tests/keras $(ARGS)
 
 tensorflow: $(TENSORFLOW)/.ready
 	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(subst $(BIN),$(TENSORFLOW)/bin,$(KERAS_TESTS)) \
@@ -100,7 +99,7 @@ $(VENV)/.test: $(VENV)/.ready
 	@touch $@
 
 $(TENSORFLOW)/.ready: pyproject.toml constraints.txt | $(TENSORFLOW)/.python
-	$(call pip,$(TENSORFLOW)) install -c constraints.txt -e ".[keras,text,train,test]" tensorflow-cpu
+	$(call pip,$(TENSORFLOW)) install -c constraints.txt -e ".[keras,torch,text,train,test]" tensorflow-cpu
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
