@@ -14,6 +14,7 @@ from griffin_core.layouts.initialise import INITS, init_param
 from griffin_core.layouts.params import param_table
 from griffin_core.layouts.states import POSITION, state_table
 from griffin_core_keras import variables
+from griffin_core_keras.dtypes import as_dtype
 from griffin_core_keras.engine import require_unchanged
 from griffin_core_keras.generating import Generating
 from griffin_core_keras.layers.base import register, time_positions
@@ -36,6 +37,8 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
         kernel: kernel of the recurrent operations; None follows GRIFFIN_KERNEL.
         remat: recompute each residual block in the backward pass.
         padding: "any", or "right" to promise that padding stands at the ends of rows only, which saves its moving.
+        decay_dtype: in which the decay parameters are written to checkpoints where that loses nothing: the one that
+            they were read in.
         dtype: a Keras policy, such as "mixed_bfloat16"; the decay parameters are float32 always.
 
     Call arguments:
@@ -58,6 +61,7 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
         kernel: str | None = None,
         remat: bool = False,
         padding: str = "any",
+        decay_dtype: str = "float32",
         name: str = "griffin",
         **kwargs: Any,
     ) -> None:
@@ -69,6 +73,7 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
         super().__init__(name=name, **kwargs)
         self.config = config if isinstance(config, GriffinConfig) else from_dict(config)
         self.seed, self.init, self.kernel, self.remat, self.padding = seed, init, kernel, remat, padding
+        self.decay_dtype = as_dtype(decay_dtype, "float32")
         self.supports_masking = True
         self._make_layers()
         if init is not None:
@@ -144,7 +149,7 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Every argument."""
-        fields = {name: getattr(self, name) for name in ("seed", "init", "kernel", "remat", "padding")}
+        fields = {name: getattr(self, name) for name in ("seed", "init", "kernel", "remat", "padding", "decay_dtype")}
         return {**super().get_config(), "config": self.config.to_dict(), **fields}
 
 

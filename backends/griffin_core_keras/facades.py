@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from griffin_core.checkpoints.opening import open_checkpoint
-from griffin_core.layouts.params import EMBEDDING
+from griffin_core.layouts.params import EMBEDDING, param_table
 from griffin_core.model import Model
 from griffin_core.presets import BYTE_VOCAB, preset
+from griffin_core.shapes import Array
 from griffin_core.text.tokenizer import ByteTokenizer, from_files
 from griffin_core_keras import variables
 from griffin_core_keras.causal_lm import GriffinCausalLM
@@ -43,6 +44,11 @@ class KerasModel(Model):
             self.__dict__["_built"] = model
         found: GriffinCausalLM = self.__dict__["_built"]
         return found
+
+    def dump_params(self) -> dict[str, Array]:
+        """The weights in canonical form: NumPy arrays by the names of the parameter table."""
+        built = self.__dict__.get("_built")
+        return super().dump_params() if built is None else variables.dump(built)
 
     def save(self, path: str | Path, *args: Any, **options: Any) -> None:
         """A ``.keras`` file by Keras where the path ends so, else a native checkpoint (``griffin_core.Model.save``)."""
@@ -105,6 +111,9 @@ def from_checkpoint(path: str | Path, dtype: Any = None, verify: bool = True, **
     reading = {name: options.pop(name) for name in ("config", "window_convention") if name in options}
     checkpoint = open_checkpoint(path, verify=verify, **reading)
     chosen = dtype or checkpoint.params[EMBEDDING].dtype.name
+    decays = {checkpoint.params[row.name].dtype.name for row in param_table(checkpoint.config) if row.float32}
+    if len(decays) == 1:
+        options.setdefault("decay_dtype", decays.pop())
     model = GriffinCausalLM(checkpoint.config, init=None, dtype=chosen, **options)
     variables.assign(model, checkpoint.params.items())
     model.tokenizer, model.trained = from_files(checkpoint.tokenizer_files), True

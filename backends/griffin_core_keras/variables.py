@@ -12,7 +12,7 @@ from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointMismatch
 from griffin_core.layouts.keras import keras_places
 from griffin_core.layouts.params import check_params, param_table
-from griffin_core.shapes import Array
+from griffin_core.shapes import DTYPES, Array
 from griffin_core_keras.engine import engine
 from griffin_core_keras.layers.dense import Dense
 from griffin_core_keras.layers.embedding import Embedding
@@ -59,8 +59,16 @@ def assign(model: Any, arrays: Iterable[tuple[str, Array]]) -> None:
 
 
 def dump(model: Any) -> dict[str, Array]:
-    """Canonical arrays of a model's variables, copied, in their dtypes; adapters are merged in."""
-    return dump_tensors(model.config, tensors(model))
+    """Canonical arrays of a model's variables, copied, in their dtypes; adapters are merged in.
+
+    Decay parameters are float32 variables always; they get the dtype that they were read in where they fit into it.
+    """
+    found = dump_tensors(model.config, tensors(model))
+    narrow = DTYPES[model.decay_dtype]
+    for row in param_table(model.config):
+        if row.float32 and np.array_equal(found[row.name].astype(narrow).astype(np.float32), found[row.name]):
+            found[row.name] = found[row.name].astype(narrow)
+    return found
 
 
 def dump_tensors(config: GriffinConfig, params: dict[str, Any]) -> dict[str, Array]:

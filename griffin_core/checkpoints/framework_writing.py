@@ -27,6 +27,7 @@ from griffin_core.checkpoints.tensor_directory import Draft, finish_directory
 from griffin_core.checkpoints.tensor_file import TensorOut, checked
 from griffin_core.errors import ConfigError
 from griffin_core.layouts.official import official_config
+from griffin_core.layouts.params import param_table
 from griffin_core.layouts.places import Layout, Place, places
 from griffin_core.shapes import DTYPES, Array
 
@@ -67,7 +68,9 @@ def _room(part: Path, draft: Draft, layout: Layout, store: Store) -> AbstractCon
         return _scratch(part, draft, layout)
     pairs = zip(draft.tensors, places(draft.config, layout), strict=True)
     wanted = {place.stored: (place.shape(tuple(tensor.array.shape)), tensor.dtype) for tensor, place in pairs}
-    return store.create_tensors(part, wanted, archive_texts(draft.config, draft.dtype))
+    decays = {tensor.dtype for tensor in draft.tensors if tensor.name in _decays(draft)}
+    decay = decays.pop() if len(decays) == 1 else "float32"
+    return store.create_tensors(part, wanted, archive_texts(draft.config, draft.dtype, decay))
 
 
 def scratch_bytes(draft: Draft) -> int:
@@ -125,6 +128,10 @@ def _scratch(part: Path, draft: Draft, layout: Layout) -> Iterator[dict[str, Arr
     finally:
         room.clear()
         path.unlink(missing_ok=True)
+
+
+def _decays(draft: Draft) -> set[str]:
+    return {row.name for row in param_table(draft.config) if row.float32}
 
 
 def _padded(size: int) -> int:

@@ -21,17 +21,19 @@ _OLDEST = "3.12.0"
 """The oldest Keras that reads what we write."""
 
 
-def archive_texts(config: GriffinConfig, dtype: str) -> dict[str, bytes]:
+def archive_texts(config: GriffinConfig, dtype: str, decay_dtype: str) -> dict[str, bytes]:
     """The small members of a ``.keras`` archive.
 
     Args:
         dtype: of the embedding, which is the model's.
+        decay_dtype: of the decay parameters, which the model computes with in float32 whatever it is.
     """
     policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": dtype}, "registered_name": None}
+    how = {"init": None, "decay_dtype": decay_dtype}
     model = {
         "module": MODULE,
         "class_name": CLASS,
-        "config": {"name": _NAME, "trainable": True, "dtype": policy, "config": config.to_dict(), "init": None},
+        "config": {"name": _NAME, "trainable": True, "dtype": policy, "config": config.to_dict(), **how},
         "registered_name": f"{PACKAGE}>{CLASS}",
         "build_config": {},
     }

@@ -143,6 +143,7 @@ def test_files_of_other_writers_are_read(tmp_path: Path) -> None:
 
 
 def _put(name: str, **arguments: Any) -> Callable[[Any], None]:
+    arguments = arguments if "data" in arguments else {"dtype": "f4", **arguments}
     return lambda root: root.create_dataset(name, **arguments) and None
 
 

@@ -16,10 +16,12 @@ import pytest
 import griffin_core as griffin
 import griffin_core_keras as backend
 from griffin_core import env
+from griffin_core.checkpoints import native
+from griffin_core.checkpoints.opening import open_checkpoint
 from griffin_core.config import GriffinConfig
 from griffin_core.errors import CheckpointMismatch, ConfigError, InputError, RandomWeightsWarning
 from griffin_core.layouts.initialise import init_params
-from griffin_core.shapes import Array
+from griffin_core.shapes import DTYPES, Array
 from griffin_core_keras import variables
 
 to_numpy = backend.to_numpy
@@ -124,8 +126,13 @@ def test_files(name: str, model: Any, tokens: Array, tmp_path: Path) -> None:
     assert all((one[name] == other[name]).all() for name in other)
 
 
-def test_there_and_back_through_a_new_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("narrow", [False, True], ids=["as it is", "decays in bfloat16"])
+def test_there_and_back_through_a_new_process(narrow: bool, tmp_path: Path) -> None:
     source, saved, back = griffin.packaged_checkpoint(), tmp_path / "m.keras", tmp_path / "back"
+    if narrow:  # as the released checkpoints of Hugging Face have them
+        read, source = open_checkpoint(source), tmp_path / "source"
+        params = {name: np.asarray(value, DTYPES["bfloat16"]) for name, value in read.params.items()}
+        native.save(source, read.config, params, read.tokenizer_files)
     backend.GriffinCausalLM.from_checkpoint(source).save(saved)
     code = (
         "import sys, griffin_core_keras, keras\n"
