@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("griffin_core", "backends", "tests", "docs", "examples", "pyproject.toml", "README.md", "LICENSE")
-TOP_LEVEL = {"griffin_core", "griffin_core_torch", "griffin_core_jax"}
+TOP_LEVEL = {"griffin_core", "griffin_core_torch", "griffin_core_jax", "griffin_core_keras"}
 VERSION = "0.1.0"
 
 
@@ -79,6 +79,7 @@ def test_entry_points(wheel: Path) -> None:
         "numpy": "griffin_core.numpy_backend",
         "torch": "griffin_core_torch",
         "jax": "griffin_core_jax",
+        "keras": "griffin_core_keras",
     }
 
 
