@@ -126,6 +126,10 @@ def _config(
     file = home / CONFIG_FILE
     text = read_small(home, CONFIG_FILE) if file.is_symlink() or file.exists() else b"{}"
     fields = parse(file, text)
+    if SECTION not in fields and (home / MANIFEST_FILE).exists():
+        raise CheckpointError(
+            f"{file} has no section {SECTION!r}, though {MANIFEST_FILE} says that this library wrote it; copy it again"
+        )
     beside = from_exchange(file, text) if SECTION in fields else None
     inside = archived_config(weights) if name == KERAS else None
     if name == KERAS and inside is None and "class_name" in fields:  # a model that Keras saved without an archive
