@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -71,7 +72,8 @@ def test_save_and_resume_state(tmp_path: Path) -> None:
 
 
 def test_keras_finetune(tmp_path: Path) -> None:
-    pytest.importorskip("keras")
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed")
     shown = run("05_keras_finetune.py", "--epochs", "1", where=tmp_path)
     assert "epoch 1 of 1\n" in shown
     assert "epoch 1: import " in shown
@@ -81,20 +83,19 @@ def test_keras_finetune(tmp_path: Path) -> None:
 @pytest.mark.prove
 def test_keras_finetune_survives_being_killed(tmp_path: Path) -> None:
     """Killed after its second epoch has begun, and run again: the weights are those of the run that was left alone."""
-    pytest.importorskip("keras")
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed")
     script, digests = str(FOLDER / "05_keras_finetune.py"), []
     for name in ("left", "killed"):
         where = tmp_path / name
         where.mkdir()
         if name == "killed":
-            begun = subprocess.Popen(
-                [sys.executable, "-u", script, "--epochs", "3"], cwd=where, stdout=subprocess.PIPE, text=True
-            )
-            for line in begun.stdout or ():
-                if line.startswith("epoch 1: "):
-                    break
-            begun.kill()
-            begun.wait()
+            command = [sys.executable, "-u", script, "--epochs", "3"]
+            with subprocess.Popen(command, cwd=where, stdout=subprocess.PIPE, text=True) as begun:
+                for line in begun.stdout or ():
+                    if line.startswith("epoch 1: "):
+                        break
+                begun.kill()
         shown = run("05_keras_finetune.py", "--epochs", "3", where=where)
         assert ("epoch 2 of 3\n" if name == "killed" else "epoch 1 of 3\n") in shown
         digests.append(griffin.load(where / "runs" / "keras-finetune-checkpoint", backend="numpy").digest)
