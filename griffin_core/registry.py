@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 from griffin_core import env
-from griffin_core.errors import BackendError, KernelNotSupported, nearest
+from griffin_core.errors import BackendError, ConfigError, KernelNotSupported, nearest
 from griffin_core.protocol import KERNEL_OPS, Kernel, KernelCall, capability, check_backend
 
 log = logging.getLogger("griffin_core")
@@ -38,7 +38,7 @@ def installed(name: str) -> str | None:
     """None when the backend loads, else why it does not."""
     try:
         load_backend(name)
-    except BackendError as error:
+    except (BackendError, ConfigError) as error:  # a variable of the framework may be what is wrong
         return str(error)
     return None
 

@@ -64,6 +64,14 @@ def test_an_engine_that_does_not_exist(tmp_path: Path) -> None:
     assert "KERAS_BACKEND='jaxx' is not understood; did you mean 'jax'" in said
 
 
+def test_a_wrong_variable_is_a_reason_and_stops_no_other_backend(tmp_path: Path) -> None:
+    code = "from griffin_core import registry; print(registry.installed('keras')); print(registry.installed('numpy'))"
+    status, said = run(code, "jaxx", tmp_path)
+    assert status == 0, said
+    assert said.startswith("KERAS_BACKEND='jaxx' is not understood")
+    assert said.endswith("None\n")
+
+
 def test_the_variable_set_after_the_import(monkeypatch: pytest.MonkeyPatch, config: object) -> None:
     other = "torch" if backend.ENGINE != "torch" else "jax"
     monkeypatch.setenv("KERAS_BACKEND", other)
