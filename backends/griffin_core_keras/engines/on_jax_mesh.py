@@ -5,6 +5,7 @@ A kernel is a black box to the compiler's own partitioning; everything else it s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -26,6 +27,7 @@ def mesh_now() -> Mesh | None:
     return mesh
 
 
+@functools.wraps(backend.recurrent_middle)
 def recurrent_middle(
     x: Array,
     params: Mapping[str, Array],
@@ -42,6 +44,7 @@ def recurrent_middle(
     return sharded_middle(mesh, x, params, h0, conv_state, positions, kernel)
 
 
+@functools.wraps(backend.local_attention)
 def local_attention(
     q: Array,
     k: Array,
