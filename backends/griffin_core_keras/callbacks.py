@@ -132,9 +132,8 @@ class SaveAndResume(keras.callbacks.Callback):
                     f"{here.get(name)} here; make the model and its optimizer as they were"
                 )
         if (body["data"] is None) != (self.feed is None):
-            raise CheckpointMismatch(
-                f"{self.directory} was saved {'without' if self.feed else 'with'} a feed; make equal"
-            )
+            word = "without" if body["data"] is None else "with"
+            raise CheckpointMismatch(f"{self.directory} was saved {word} a feed; make the callback {word} one, too")
 
 
 def _groups(model: Any) -> dict[str, dict[str, Any]]:

@@ -75,7 +75,7 @@ def of_keras(model: GriffinCausalLM) -> KerasModel:
         config=model.config,
         params=None,
         backend="keras",
-        dtype=model.compute_dtype,
+        dtype=model.variable_dtype,  # what its weights are, so generation computes in it
         tokenizer=model.tokenizer,
         kernel=model.kernel,
         trained=model.trained,

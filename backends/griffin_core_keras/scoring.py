@@ -16,9 +16,6 @@ from keras import ops
 from griffin_core_keras.engine import engine
 from griffin_core_keras.optimizer import AdamW
 
-NO_LOSS = -1
-"""Target of a position that carries no loss."""
-
 
 class Scoring:
     """What ``GriffinCausalLM`` does to Keras's training loop.
@@ -31,10 +28,19 @@ class Scoring:
     """Whether a call gives hidden states: inside a training or test step without a loss of the user's own."""
     _own_loss = True
 
-    def compile(self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **options: Any) -> None:
+    def compile(
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **options: Any,
+    ) -> None:
         """As ``keras.Model.compile``; the optimiser is ``AdamW``, the loss the mean cross-entropy of targets >= 0."""
-        super().compile(optimizer=AdamW() if optimizer is None else optimizer, loss=loss, metrics=metrics, **options)
-        self._own_loss = loss is None and not metrics and not options.get("weighted_metrics")
+        optimizer = AdamW() if optimizer is None else optimizer
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **options)
+        self._own_loss = loss is None and not metrics and not weighted_metrics
 
     def get_compile_config(self) -> Any:
         """How the model was compiled, for a file; nothing where adapters are trained, as files hold them merged."""

@@ -49,11 +49,11 @@ def assign(model: Any, arrays: Iterable[tuple[str, Array]]) -> None:
         shapes[name] = tuple(array.shape)
         place = places.get(name)
         if place is None:
-            break
+            continue
         variable = variable_at(model, place.variable)
         value = place.transform.there(np.asarray(array))
         if tuple(value.shape) != tuple(variable.shape):
-            break
+            continue
         variable.assign(engine.from_numpy(value, engine.dtype_name(ops.convert_to_tensor(variable))))
     check_params(model.config, shapes)
 

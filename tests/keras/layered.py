@@ -36,8 +36,8 @@ def hidden(
     capture: Any = None,
 ) -> Any:
     """``hidden`` by a call of the layers; capturing is the functions' alone."""
-    if compute_dtype is not None or capture is not None:
-        raise NotImplementedError("the layers compute in their policy and record nothing")
+    assert compute_dtype is None, "the layers compute in their policy"
+    assert capture is None, "the layers record nothing"
     model = model_of(config, params)
     model.kernel, model.padding, model.scores = kernel, padding, True
     inputs = tokens if positions is None else {"tokens": tokens, "positions": positions}

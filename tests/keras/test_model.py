@@ -182,6 +182,25 @@ def test_int8(model: Any, tokens: Array) -> None:
     assert np.abs(widened - expected).max() < 0.15 * np.abs(expected).max()
 
 
+def test_adapters_beside_int8_kernels_are_heard(model: Any, tokens: Array) -> None:
+    model.quantize("int8")
+    model.enable_lora(2, targets=["linear_x"])
+    before = variables.tensors(model)["model.layers.0.temporal_block.linear_x.weight"]
+    layer = model.layer_0.temporal_block.linear_x
+    layer.lora_kernel_b.assign(keras.ops.ones(layer.lora_kernel_b.shape))
+    after = variables.tensors(model)["model.layers.0.temporal_block.linear_x.weight"]
+    factors = to_numpy(layer.lora_kernel_a.value), to_numpy(layer.lora_kernel_b.value)
+    close(to_numpy(after) - to_numpy(before), factors[0] @ factors[1])
+
+
+def test_wrong_weights_are_named(model: Any, config: GriffinConfig, weights: Callable[..., Any]) -> None:
+    given = weights(config)
+    given["model.final_norm.weight"] = given["model.final_norm.weight"][:-1]
+    with pytest.raises(CheckpointMismatch, match=r"wrong shape: model\.final_norm\.weight is \(15,\)") as caught:
+        variables.assign(model, given.items())
+    assert "missing" not in str(caught.value)
+
+
 def test_load_gives_a_keras_model(tmp_path: Path, tokens: Array) -> None:
     model = griffin.load(griffin.packaged_checkpoint(), backend="keras", dtype="float32")
     text = model.generate("The ", max_new_tokens=12, temperature=0.0)

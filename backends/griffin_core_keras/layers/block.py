@@ -18,8 +18,6 @@ class Block(Layer):
     """A layer made of layers; those who inherit build them in ``build`` and compute in ``run``."""
 
     kernel: str | None = None
-    needs_positions = False
-    """Whether a call without a state has to be told where its documents start."""
 
     def dense(self, name: str, units: int, std: float, bias: bool = True) -> Dense:
         """A dense layer of this block, in its policy."""
@@ -42,7 +40,7 @@ class Block(Layer):
         """``run(x, positions)`` on right-padded rows: y, or (y, state) where a state is given."""
         begin = None if state is None else state[POSITION]
         at = time_positions(positions, mask, begin)
-        at = following(begin, x) if at is None and (state is not None or self.needs_positions) else at
+        at = following(begin, x) if at is None and state is not None else at
         y, new = right_padded(run, x, at, padding)
         return y if state is None else (y, dict(new))
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from griffin_core.errors import ConfigError
 from griffin_core_keras.engine import engine
 from griffin_core_keras.layers.base import register
 
@@ -33,6 +34,9 @@ class Dense(keras.layers.Dense):
         """The kernel [in out] that the layer computes with: adapted, or widened from integers."""
         if self.quantization_mode is None:
             return ops.convert_to_tensor(self.kernel)
-        if self.quantization_mode == "int8":
-            return ops.cast(self._kernel, "float32") / ops.cast(self.kernel_scale, "float32")
-        raise NotImplementedError(f"the float form of a kernel in {self.quantization_mode} is not known; use int8")
+        if self.quantization_mode != "int8":
+            raise ConfigError(f"{self.path} is quantised as {self.quantization_mode}; only int8 can be widened again")
+        wide = ops.cast(self._kernel, "float32") / ops.cast(self.kernel_scale, "float32")
+        if not self.lora_enabled:
+            return wide
+        return wide + (self.lora_alpha / self.lora_rank) * ops.matmul(self.lora_kernel_a, self.lora_kernel_b)
