@@ -39,6 +39,7 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
         padding: "any", or "right" to promise that padding stands at the ends of rows only, which saves its moving.
         decay_dtype: in which the decay parameters are written to checkpoints where that loses nothing: the one that
             they were read in.
+        quantized: mode of ``quantize``, for kernels that are loaded as such; None is not at all.
         dtype: a Keras policy, such as "mixed_bfloat16"; the decay parameters are float32 always.
 
     Call arguments:
@@ -62,6 +63,7 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
         remat: bool = False,
         padding: str = "any",
         decay_dtype: str = "float32",
+        quantized: str | None = None,
         name: str = "griffin",
         **kwargs: Any,
     ) -> None:
@@ -79,6 +81,14 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
         if init is not None:
             rows = param_table(self.config)
             variables.assign(self, ((row.name, init_param(row, seed, init)) for row in rows))
+        self.quantized: str | None = None
+        if quantized is not None:
+            self.quantize(quantized)
+
+    def quantize(self, mode: Any = None, config: Any = None, **options: Any) -> None:
+        """Replace the dense kernels by quantised ones, as ``keras.Model.quantize``; files remember the mode."""
+        super().quantize(mode, config=config, **options)
+        self.quantized = mode if config is None else config.mode
 
     def _make_layers(self) -> None:
         """Layers under the names that files know; every variable exists from the beginning."""
@@ -149,7 +159,10 @@ class GriffinCausalLM(Generating, Scoring, keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Every argument."""
-        fields = {name: getattr(self, name) for name in ("seed", "init", "kernel", "remat", "padding", "decay_dtype")}
+        fields = {
+            name: getattr(self, name)
+            for name in ("seed", "init", "kernel", "remat", "padding", "decay_dtype", "quantized")
+        }
         return {**super().get_config(), "config": self.config.to_dict(), **fields}
 
 

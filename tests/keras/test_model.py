@@ -168,7 +168,7 @@ def test_lora_trains_adapters_alone(model: Any, tokens: Array, tmp_path: Path) -
         variables.assign(model, before.items())
 
 
-def test_int8(model: Any, tokens: Array) -> None:
+def test_int8(model: Any, tokens: Array, tmp_path: Path) -> None:
     expected = to_numpy(model(tokens))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -177,6 +177,8 @@ def test_int8(model: Any, tokens: Array) -> None:
     assert keras.backend.standardize_dtype(kernel.dtype) == "int8"
     found = to_numpy(model(tokens))
     assert 0 < np.abs(found - expected).max() < 0.15 * np.abs(expected).max()
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(to_numpy(keras.models.load_model(tmp_path / "m.keras")(tokens)), found)
     params = variables.tensors(model)
     widened = to_numpy(backend.forward(model.config, params, backend.from_numpy(tokens))[0])
     assert np.abs(widened - expected).max() < 0.15 * np.abs(expected).max()
