@@ -17,10 +17,11 @@ from griffin_core_keras import variables
 from griffin_core_keras.dtypes import as_dtype
 from griffin_core_keras.engine import require_unchanged
 from griffin_core_keras.generating import Generating
-from griffin_core_keras.layers.base import register, time_positions
+from griffin_core_keras.layers.base import register
 from griffin_core_keras.layers.embedding import Embedding, Projection
 from griffin_core_keras.layers.residual import ResidualBlock
 from griffin_core_keras.layers.rms_norm import RMSNorm
+from griffin_core_keras.layers.temporal import time_positions
 from griffin_core_keras.model import cap_logits, run_hidden
 from griffin_core_keras.scoring import Scoring
 from griffin_core_keras.source import LayerSource, recomputed

@@ -71,7 +71,7 @@ class LocalAttention(Block):
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
             return attention_block(LayerWeights(self), x, self.call_of(at), state)
 
-        return self.around(run, x, positions, state, mask, padding)
+        return self.along_time(run, x, positions, state, mask, padding)
 
     def call_of(self, positions: Any | None) -> Call:
         """What the functions in ``blocks`` need to know."""

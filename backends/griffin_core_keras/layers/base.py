@@ -1,18 +1,15 @@
-"""What the layers share: names of variables in files, initial values of the spec, padding anywhere, symbolic calls."""
+"""What the layers share: names of variables in files, initial values of the spec."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from griffin_core.checks import PAD
 from griffin_core.layouts.initialise import init_param
 from griffin_core.layouts.params import Init, ParamSpec
-from griffin_core_keras.padding import compaction, gather_time, positions_of, scatter_time
 
 PACKAGE = "griffin_core_keras"
 """Under which the classes are registered with Keras."""
@@ -99,43 +96,3 @@ class Layer(keras.layers.Layer):
 
     def _own_variables(self) -> list[Any]:
         return [*self._trainable_variables, *self._non_trainable_variables]
-
-
-def time_positions(
-    positions: Any | None, mask: Any | None, begin: Any | None = None, continues: bool = False
-) -> Any | None:
-    """int32 [b t], or None: what a call says about its tokens.
-
-    Args:
-        positions: given by the caller.
-        mask: bool [b t], False at padding; with positions it adds padding to them.
-        begin: int32 [b], position of the state's next token.
-        continues: a state without a position is given: tokens continue its document.
-    """
-    if mask is None:
-        return positions
-    if positions is not None:
-        return ops.where(ops.cast(mask, "bool"), ops.cast(positions, "int32"), PAD)
-    counted = positions_of(mask, begin)
-    if begin is None and continues:
-        return ops.where(counted == PAD, PAD, counted + 1)  # any but 0, which would start a document
-    return counted
-
-
-def right_padded(
-    run: Callable[[Any, Any], tuple[Any, Mapping[str, Any]]], x: Any, positions: Any | None, padding: str
-) -> tuple[Any, Mapping[str, Any]]:
-    """``run(x, positions)`` on rows whose padding stands at their ends; the outputs go back to their places."""
-    if positions is None or padding == "right":
-        return run(x, positions)
-    order = compaction(positions)
-    y, state = run(gather_time(x, order), gather_time(ops.cast(positions, "int32"), order))
-    y = scatter_time(y, order)
-    return ops.where((positions == PAD)[..., None], ops.zeros_like(y), y), state
-
-
-def spec_like(value: Any) -> Any:
-    """The symbolic form of a nest of tensors."""
-    return keras.tree.map_structure(
-        lambda x: keras.KerasTensor(x.shape, dtype=keras.backend.standardize_dtype(x.dtype)), value
-    )

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 from keras import ops
 
+from griffin_core.layouts.states import POSITION
 from griffin_core_keras.engine import engine
-from griffin_core_keras.layers.base import Layer, draws, register, right_padded, spec_like, time_positions
+from griffin_core_keras.layers.base import draws, register
+from griffin_core_keras.layers.temporal import Temporal
 
 
 @register
-class CausalConv1D(Layer):
+class CausalConv1D(Temporal):
     """Depthwise causal convolution over time; nothing crosses a document's start.
 
     Args:
@@ -24,7 +25,8 @@ class CausalConv1D(Layer):
     Call arguments:
         x: [b t d].
         positions: int32 [b t], 0 starts a document, -1 is padding. None: tokens continue the state, or start one.
-        state: {"conv": [b w-1 d]}, inputs before x, oldest first. With it the call returns (y, state).
+        state: {"conv": [b w-1 d], "position": int32 [b]}: inputs before x, oldest first, and the next token's place
+            in its document. With it the call returns (y, state).
         mask: bool [b t], False at padding, which may stand anywhere.
         padding: "right" promises that padding stands at the ends of rows.
     """
@@ -56,20 +58,13 @@ class CausalConv1D(Layer):
             y, after = engine.conv1d(x, weight, bias, before, at, None, self.kernel)
             return y, {"conv": after}
 
-        y, new = right_padded(run, x, time_positions(positions, mask, continues=state is not None), padding)
-        return y if state is None else (y, new)
+        return self.along_time(run, x, positions, state, mask, padding)
 
     def init_state(self, batch: int, dtype: str | None = None) -> dict[str, Any]:
         """Zeros: the state before any token."""
         width = self.weight.shape[0]
-        return {"conv": ops.zeros((batch, self.kernel_size - 1, width), dtype or self.compute_dtype)}
-
-    def compute_output_spec(
-        self, x: Any, positions: Any = None, state: Any = None, mask: Any = None, padding: str = "any"
-    ) -> Any:
-        """The shape of x, and the state's."""
-        y = keras.KerasTensor(x.shape, dtype=self.compute_dtype)
-        return y if state is None else (y, spec_like(state))
+        before = ops.zeros((batch, self.kernel_size - 1, width), dtype or self.compute_dtype)
+        return {"conv": before, POSITION: ops.zeros((batch,), "int32")}
 
     def get_config(self) -> dict[str, Any]:
         """Every argument."""

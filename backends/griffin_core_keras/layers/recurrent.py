@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from griffin_core.layouts.states import POSITION
 from griffin_core_keras.blocks import recurrent_block
 from griffin_core_keras.layers.base import register
 from griffin_core_keras.layers.block import Block
 from griffin_core_keras.layers.conv1d import CausalConv1D
 from griffin_core_keras.layers.rg_lru import RGLRU
-from griffin_core_keras.padding import ends
 from griffin_core_keras.weights import LayerWeights
 
 
@@ -74,10 +72,9 @@ class RecurrentBlock(Block):
         """y [b t m], or (y, state) where a state is given."""
 
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-            y, new = recurrent_block(LayerWeights(self), x, self.call_of(at), state)
-            return y, new if state is None else {**new, POSITION: ends(at, state[POSITION])}
+            return recurrent_block(LayerWeights(self), x, self.call_of(at), state)
 
-        return self.around(run, x, positions, state, mask, padding)
+        return self.along_time(run, x, positions, state, mask, padding)
 
     def init_state(self, batch: int, dtype: str | None = None) -> dict[str, Any]:
         """Zeros: the state before any token."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from griffin_core.config import RECURRENT, GriffinConfig, from_dict
 from griffin_core.errors import ConfigError
-from griffin_core.layouts.states import POSITION
 from griffin_core_keras.blocks import Call, residual_block
 from griffin_core_keras.layers.attention import LocalAttention
 from griffin_core_keras.layers.base import register
@@ -16,7 +15,6 @@ from griffin_core_keras.layers.block import Block
 from griffin_core_keras.layers.mlp import GatedMLP
 from griffin_core_keras.layers.recurrent import RecurrentBlock
 from griffin_core_keras.layers.rms_norm import RMSNorm
-from griffin_core_keras.padding import ends
 from griffin_core_keras.weights import LayerWeights
 
 
@@ -81,10 +79,9 @@ class ResidualBlock(Block):
             return residual_block(LayerWeights(self), self.kind, x, call, state)
 
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-            y, new = residual_block(LayerWeights(self), self.kind, x, self.call_of(at), state)
-            return y, new if state is None else {**new, POSITION: ends(at, state[POSITION])}
+            return residual_block(LayerWeights(self), self.kind, x, self.call_of(at), state)
 
-        return self.around(run, x, positions, state, mask, padding)
+        return self.along_time(run, x, positions, state, mask, padding)
 
     def call_of(self, positions: Any | None) -> Call:
         """What the functions in ``blocks`` need to know."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 from keras import ops
 
 from griffin_core.errors import ConfigError
 from griffin_core.layouts.states import POSITION
 from griffin_core_keras.engine import engine
-from griffin_core_keras.layers.base import Layer, draws, register, right_padded, spec_like, time_positions
-from griffin_core_keras.padding import ends, following
+from griffin_core_keras.layers.base import draws, register
+from griffin_core_keras.layers.temporal import Temporal
 
 GATES = ("input_gate", "recurrent_gate")
 
 
 @register
-class RGLRU(Layer):
+class RGLRU(Temporal):
     """h_t = a h_{t-1} + sqrt(1 - a^2) i x_t with gates from block-diagonal products of x (Griffin, section 2.4).
 
     The decay parameter and the state are float32 whatever the policy.
@@ -78,28 +77,18 @@ class RGLRU(Layer):
     ) -> Any:
         """y [b t d], or (y, state) where a state is given."""
         params = self.params()
-        h0, begin = (None, None) if state is None else (state["h"], state[POSITION])
+        h0 = None if state is None else state["h"]
 
         def run(x: Any, at: Any) -> tuple[Any, dict[str, Any]]:
             y, h = engine.rg_lru(x, params, h0, at, None, self.kernel)
-            return y, {} if state is None else {"h": h, POSITION: ends(at, begin)}
+            return y, {"h": h}
 
-        at = time_positions(positions, mask, begin)
-        at = following(begin, x) if at is None and state is not None else at
-        y, new = right_padded(run, x, at, padding)
-        return y if state is None else (y, new)
+        return self.along_time(run, x, positions, state, mask, padding)
 
     def init_state(self, batch: int) -> dict[str, Any]:
         """Zeros: the state before any token."""
         h = ops.zeros((batch, self.recurrent_param.shape[0]), "float32")
         return {"h": h, POSITION: ops.zeros((batch,), "int32")}
-
-    def compute_output_spec(
-        self, x: Any, positions: Any = None, state: Any = None, mask: Any = None, padding: str = "any"
-    ) -> Any:
-        """The shape of x, and the state's."""
-        y = keras.KerasTensor(x.shape, dtype=self.compute_dtype)
-        return y if state is None else (y, spec_like(state))
 
     def get_config(self) -> dict[str, Any]:
         """Every argument."""
