@@ -86,9 +86,9 @@ def load_marks(marks, begins, first, time, ROWS: tl.constexpr, MARKS: tl.constex
     return rows
 
 
-@triton.jit
-def is_marked(s: tl.constexpr, MARKS: tl.constexpr, PACKED: tl.constexpr):
-    """Whether row ``s`` of a segment can start a document."""
+@triton.constexpr_function
+def is_marked(s, MARKS, PACKED):
+    """Whether row ``s`` of a segment can start a document, as a constant, which a jitted function cannot return."""
     return MARKS == "positions" or MARKS == "reset" or (MARKS == "start" and (PACKED or s == 0))
 
 
