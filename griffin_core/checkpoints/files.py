@@ -59,7 +59,7 @@ def contained(directory: Path, name: str) -> Path:
         real, home = Path(os.path.realpath(path, strict=True)), directory.resolve()
         regular = stat.S_ISREG(path.stat().st_mode)
     if not (real.is_relative_to(home) or real.parent == home.parent.parent / "blobs"):
-        raise CheckpointError(f"{path} is a link to {real}, outside the checkpoint; put the file itself there")
+        raise CheckpointError(f"{path} is a link to {real}, outside its directory; put the file itself there")
     if not regular:
         raise CheckpointError(f"{path} is not a regular file; copy the checkpoint again")
     return path

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints.files import named_errors, write_file
+from griffin_core.checkpoints.files import named_errors, read_small, write_file
 from griffin_core.errors import CheckpointError
 
 _SEAL = "sha256_of_the_rest"
@@ -33,10 +33,9 @@ def read_sealed(path: Path, kind: str) -> dict[str, Any]:
     """The body of a file that ``write_sealed`` wrote.
 
     Raises:
-        CheckpointError: it cannot be read, is of another kind, or does not match its own hash.
+        CheckpointError: it cannot be read, is no regular file, is of another kind, or does not match its own hash.
     """
-    with named_errors(f"read {path}"):
-        data = path.read_bytes()
+    data = read_small(path.parent, path.name)
     try:
         body = json.loads(data)
         seal, found = body.pop(_SEAL), body.get("kind")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from griffin_core.checkpoints.files import named_errors, replacing
+from griffin_core.checkpoints.files import contained, named_errors, replacing
 from griffin_core.checkpoints.manifest import file_digest
 from griffin_core.checkpoints.sealed import read_sealed, write_sealed
 from griffin_core.checkpoints.tensor_file import TensorOut, map_tensors, read_header, write_tensors
@@ -106,9 +106,9 @@ def check_file(path: Path, expected: Mapping[str, object]) -> None:
         expected: its "size" and "sha256".
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing, no regular file, or damaged.
     """
-    with named_errors(f"read {path}"):
+    with named_errors(f"read {contained(path.parent, path.name)}"):
         size = path.stat().st_size
     if size != expected["size"]:
         raise CheckpointError(f"{path} has {size} bytes, expected {expected['size']}; resume from another step")

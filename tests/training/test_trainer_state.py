@@ -1,5 +1,7 @@
 """The trainer's saved state: it goes on bit for bit, and nothing damaged or foreign is taken."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ FILES = ["weights.safetensors", "first_moments.safetensors", "second_moments.saf
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "empty"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "empty", "link", "pipe"])
 def test_damaged_states_are_refused_by_file_and_change_nothing(tiny_config, options, tmp_path, name, damage):
     trainer = trainers.Trainer(tiny_config, init_params(tiny_config, 0), options)
     trainer.save(tmp_path / "state")
@@ -49,7 +51,14 @@ def test_damaged_states_are_refused_by_file_and_change_nothing(tiny_config, opti
         del content[-1:]
     elif damage == "empty":
         content.clear()
-    victim.unlink() if damage == "gone" else victim.write_bytes(content)
+    victim.unlink()
+    if damage == "pipe":
+        os.mkfifo(victim)
+    elif damage == "link":
+        (tmp_path / "elsewhere").write_bytes(content)
+        victim.symlink_to(tmp_path / "elsewhere")
+    elif damage != "gone":
+        victim.write_bytes(content)
     other = trainers.Trainer(tiny_config, init_params(tiny_config, 1), options)
     before = other.params()
     if damage == "cut" and name == "trainer.json":  # only the final line break is lost
