@@ -4,13 +4,20 @@ import re
 import shlex
 from dataclasses import replace
 
+from griffin_core.api import packaged_checkpoint
+from griffin_core.checkpoints import native
 from griffin_core.cli.train import Begin, Engine, Schedule, _spec
 from griffin_core.layouts.params import parameter_count
+from griffin_core.text.tokenizer import ByteTokenizer
 from griffin_core.training import recipes
 
 
 def test_the_packaged_model_fits_six_megabytes_in_bfloat16():
     assert 2 * parameter_count(recipes.PACKAGED.config) < 6_000_000
+
+
+def test_the_packaged_checkpoint_has_todays_tokenizer_files():
+    assert native.read(packaged_checkpoint(), verify=False).tokenizer_files == ByteTokenizer().files()
 
 
 def test_the_demo_is_a_small_byte_level_griffin_on_the_embedded_text():
