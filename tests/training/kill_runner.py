@@ -58,7 +58,10 @@ def steps_on_disk(out):
 
 
 def strike(pid, out, rng, in_write):
-    """Kill the child a little after it has made a step, or in the middle of writing a state; None if it ended."""
+    """Kill the child a little after it has made a step, or in the middle of writing a state; None if it ended.
+
+    It makes two steps at most, however fast it is, so that the steps of a run last for all kills.
+    """
     start, wait = steps_on_disk(out), rng.random() * 0.15
     began = None
     while True:
@@ -69,9 +72,10 @@ def strike(pid, out, rng, in_write):
             return None
         time.sleep(0.0005)
         writing = any(place.is_dir() and any(place.glob("*.part")) for place in (out.parent, out, out / "checkpoints"))
-        if began is None and steps_on_disk(out) > start:
+        made = steps_on_disk(out) - start
+        if began is None and made > 0:
             began = time.monotonic()
-        if (in_write and writing) or (began is not None and time.monotonic() - began > wait):
+        if (in_write and writing) or (began is not None and (made > 1 or time.monotonic() - began > wait)):
             if in_write and writing:
                 time.sleep(rng.random() * 0.01)
             os.kill(pid, signal.SIGKILL)
