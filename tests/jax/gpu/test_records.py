@@ -22,7 +22,7 @@ from griffin_core_jax.gpu.kernels import KERNELS
 from griffin_core_jax.gpu.linear_scan import linear_scan
 from griffin_core_jax.tpu.interpret import interpreting
 
-NUMBERS = ("reference", "gradient", "documents", "padding", "cut")
+NUMBERS = ("reference", "gradient")
 """Properties that a kernel's own arithmetic can break; interpreted, each case of one takes seconds."""
 FLOATS = ("x", "log_a", "gate_x", "gate_a")
 CALL = KernelCall({"x": (1, 4, 8)}, dict.fromkeys(FLOATS, "bfloat16"), device="cuda")
@@ -120,8 +120,9 @@ def test_a_model_on_a_gpu_chooses_them(
 
 
 @pytest.mark.prove
+@pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("record", KERNELS, ids=lambda record: record.op)
-def test_the_kit_judges_the_record(record: object) -> None:
+def test_the_kit_judges_the_record(record: object, name: str) -> None:
     with interpreting("plain"):
-        report = judge(record, backend="jax", profile="quick", properties=NUMBERS)
+        report = judge(record, backend="jax", profile="quick", properties=(name,))
     assert report.passed, str(report)
