@@ -34,6 +34,7 @@ def judge(
     properties: Iterable[str] | None = None,
     profile: str = "quick",
     seed: int = 0,
+    large: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """Judge something against the reference.
@@ -46,6 +47,8 @@ def judge(
         properties: names of the only properties to judge; None is all that apply.
         profile: "quick", "ci" or "thorough": how many cases are drawn.
         seed: of the draws.
+        large: draw sizes beside those of large blocks too. An interpreted kernel, whose blocks are small, takes
+            minutes for one of them.
         progress: told what is judged next.
 
     Returns:
@@ -56,7 +59,7 @@ def judge(
         ConfigError: unknown operation, property or profile.
         InputError: "module:attribute" names nothing that can be judged.
     """
-    effort, names = Effort(profile, seed), None if properties is None else list(properties)
+    effort, names = Effort(profile, seed, large), None if properties is None else list(properties)
     search.draws(profile)  # refuses an unknown profile before anything runs
     if op is not None and op not in OPERATIONS:
         raise ConfigError(f"unknown operation {op!r}; {nearest(op, OPERATIONS)}")

@@ -25,10 +25,11 @@ from griffin_core.testing.trial import Trial
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to look: the profile's draws and patience, and the seed of every draw."""
+    """How hard to look: the profile's draws and patience, the seed of every draw, whether large cases are drawn."""
 
     profile: str = "quick"
     seed: int = 0
+    large: bool = True
 
     def count(self, share: float, module: ModuleType) -> int:
         """Draws of a property that takes this share of the profile's, on this backend."""
@@ -70,7 +71,8 @@ def judge_property(subject: Subject, item: Property, effort: Effort) -> Record:
         if reason is not None:
             return replace(record, reason=reason)
         run = effort.search(lambda case: item.check(Trial(subject, case, ledger)), f"{subject.op.name}/{item.name}")
-        outcome = run.run(item.cases, cases(item.long), effort.count(item.drawn, subject.arrays))
+        drawn = cases(item.long and effort.large, effort.large)
+        outcome = run.run(item.cases, drawn, effort.count(item.drawn, subject.arrays))
     record = filled(record, outcome, ledger, time.monotonic() - begun)
     return replace(record, reproduce=reproduction(subject, item.name, outcome.case)) if outcome.failure else record
 

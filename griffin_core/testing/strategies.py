@@ -9,17 +9,23 @@ from griffin_core.testing.cases import DECAYS, FLOATS, LAYOUTS, MODELS, RESETS, 
 SHORT_TIMES = (2, 15, 16, 17, 31, 64, 65)
 TIMES = (*SHORT_TIMES, 128, 129, 255, 256, 257, 300)
 """Lengths at and beside the block sizes that kernels choose."""
-CHANNELS = (2, 3, 8, 16, 17, 31, 64, 65, 127, 128, 130)
+FEW_CHANNELS = (2, 3, 8, 16, 17, 31)
+CHANNELS = (*FEW_CHANNELS, 64, 65, 127, 128, 130)
 SEEDS = st.integers(0, 2**16)
 
 
-def cases(long: bool = True) -> st.SearchStrategy[Case]:
-    """Cases of operations: mostly short, sometimes at the edges of block sizes (of large ones too, if ``long``)."""
+def cases(long: bool = True, wide: bool = True) -> st.SearchStrategy[Case]:
+    """Cases of operations: mostly small, sometimes at the edges of block sizes.
+
+    Args:
+        long: of large blocks of time too.
+        wide: of large blocks of channels too.
+    """
     return st.builds(
         Case,
         b=st.integers(1, 3),
         t=st.one_of(st.integers(1, 20), st.sampled_from(TIMES if long else SHORT_TIMES)),
-        d=st.one_of(st.integers(1, 9), st.sampled_from(CHANNELS)),
+        d=st.one_of(st.integers(1, 9), st.sampled_from(CHANNELS if wide else FEW_CHANNELS)),
         seed=SEEDS,
         dtype=st.sampled_from(FLOATS),
         decay=st.sampled_from(DECAYS),

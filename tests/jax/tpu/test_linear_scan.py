@@ -167,7 +167,7 @@ def test_supports_while_interpreted_and_on_unknown_chips(monkeypatch: pytest.Mon
 @pytest.mark.prove
 def test_the_kit_judges_the_record() -> None:
     with interpreting("plain"):
-        report = judge(KERNEL, backend="jax", profile="quick")
+        report = judge(KERNEL, backend="jax", profile="quick", large=False)
     assert report.passed, str(report)
     assert {record.property for record in report.records} >= {"reference", "gradient", "documents", "cut", "repeat"}
     refused = {reason for record in report.records for reason in record.refused}
