@@ -17,6 +17,15 @@ def seen(seed: int, count: int = 25) -> list[Case]:
     return found
 
 
+def test_small_cases_alone_can_be_drawn() -> None:
+    small: list[Case] = []
+    all_: list[Case] = []
+    Search(small.append, "a name").run((), cases(long=False, wide=False), 200)
+    Search(all_.append, "a name").run((), cases(), 200)
+    assert max(case.t for case in small) <= 65 < max(case.t for case in all_)
+    assert max(case.d for case in small) <= 31 < max(case.d for case in all_)
+
+
 def test_equal_seeds_draw_equal_cases() -> None:
     assert seen(1) == seen(1)
     assert seen(1) != seen(2)
