@@ -217,7 +217,7 @@ def judgements() -> Iterator[Any]:
 
 @pytest.mark.prove
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize(("kernel", "name"), judgements())
+@pytest.mark.parametrize(("kernel", "name"), list(judgements()))
 def test_the_kit_judges_the_records(kernel: Kernel, name: str) -> None:
     report = judge(kernel, backend="torch", properties=(name,), large=False)
     assert report.passed, str(report)
