@@ -108,7 +108,8 @@ def check_file(path: Path, expected: Mapping[str, object]) -> None:
     Raises:
         CheckpointError: it is missing, no regular file, or damaged.
     """
-    with named_errors(f"read {contained(path.parent, path.name)}"):
+    contained(path.parent, path.name)
+    with named_errors(f"read {path}"):
         size = path.stat().st_size
     if size != expected["size"]:
         raise CheckpointError(f"{path} has {size} bytes, expected {expected['size']}; resume from another step")

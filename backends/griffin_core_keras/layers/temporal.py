@@ -43,7 +43,9 @@ class Temporal(Layer):
             return y, {**new, POSITION: ends(at, begin)}
 
         at = time_positions(positions, mask, begin)
-        return _right_padded(advance, x, following(begin, x) if at is None else at, padding)
+        if at is None:  # nobody spoke of padding, so none has to be moved
+            at, padding = following(begin, x), "right"
+        return _right_padded(advance, x, at, padding)
 
     def compute_output_spec(
         self, x: Any, positions: Any = None, state: Any = None, mask: Any = None, padding: str = "any", **_: Any
