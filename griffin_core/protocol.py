@@ -135,6 +135,13 @@ def compiles_shapes(module: ModuleType) -> bool:
     return bool(getattr(module, "COMPILES_SHAPES", False))
 
 
+def release_programs(module: ModuleType) -> None:
+    """Let a backend drop programs that it compiled, by its ``release_programs()``, if they have become too many."""
+    release = getattr(module, "release_programs", None)
+    if release is not None:
+        release()
+
+
 def check_backend(name: str, module: ModuleType) -> None:
     """Refuse a backend that does not export the protocol.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import numpy as np
@@ -51,6 +52,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def backend(backend_name: str) -> ModuleType:
     """Each backend under test, in turn; a named one that does not load is an error."""
     return registry.load_backend(backend_name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """A process that compiles for minutes has room for the programs of the next module."""
+    yield
+    if (programs := sys.modules.get("griffin_core_jax.programs")) is not None:
+        programs.release_programs()
 
 
 @pytest.fixture(scope="session")

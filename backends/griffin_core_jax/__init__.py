@@ -16,6 +16,7 @@ from griffin_core_jax.layers import block_call, init_layer, init_layer_state
 from griffin_core_jax.model import forward, hidden, logits
 from griffin_core_jax.native import dump_params, dump_state, init_state, load_params, load_state, put, take
 from griffin_core_jax.norms import rms_norm
+from griffin_core_jax.programs import release_programs
 from griffin_core_jax.scan.compose import gated_scan, linear_scan, recurrent_middle, rg_lru
 
 COMPILES_SHAPES = True
@@ -49,6 +50,7 @@ __all__ = [
     "put",
     "recurrent_block",
     "recurrent_middle",
+    "release_programs",
     "residual_block",
     "rg_lru",
     "rms_norm",

@@ -41,6 +41,7 @@ linear_scan, gated_scan, rg_lru = engine.linear_scan, engine.gated_scan, engine.
 recurrent_middle, conv1d = engine.recurrent_middle, engine.conv1d
 rms_norm, local_attention = engine.rms_norm, engine.local_attention
 devices, platform = engine.devices, engine.platform
+release_programs = engine.release_programs
 
 __all__ = [
     "API_VERSION",
@@ -79,6 +80,7 @@ __all__ = [
     "platform",
     "put",
     "recurrent_middle",
+    "release_programs",
     "rg_lru",
     "rms_norm",
     "take",

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis.strategies import SearchStrategy
 
 from griffin_core.errors import ConfigError, nearest
-from griffin_core.protocol import compiles_shapes
+from griffin_core.protocol import compiles_shapes, release_programs
 from griffin_core.testing import search
 from griffin_core.testing.properties import BY_NAME, GRADIENT, PACKED, PROPERTIES, Property
 from griffin_core.testing.properties.gradients import no_gradient
@@ -73,6 +73,7 @@ def judge_property(subject: Subject, item: Property, effort: Effort) -> Record:
         run = effort.search(lambda case: item.check(Trial(subject, case, ledger)), f"{subject.op.name}/{item.name}")
         drawn = cases(item.long and effort.large, effort.large)
         outcome = run.run(item.cases, drawn, effort.count(item.drawn, subject.arrays))
+    release_programs(subject.arrays)
     record = filled(record, outcome, ledger, time.monotonic() - begun)
     return replace(record, reproduce=reproduction(subject, item.name, outcome.case)) if outcome.failure else record
 

@@ -51,8 +51,7 @@ def test_a_killed_run_on_jax_ends_with_the_same_bits(jax_spec, jax_whole, tmp_pa
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("backend", ["torch", "jax"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("backend", "seed"), [("torch", 0), ("torch", 1), ("torch", 2), ("jax", 0)])
 def test_many_kills_end_with_the_same_bits(spec, jax_spec, tmp_path, reporter, backend, seed):
     spec = {"torch": spec, "jax": jax_spec}[backend]
     often = replace(spec, options=replace(spec.options, steps=120), checkpoint_every=2)

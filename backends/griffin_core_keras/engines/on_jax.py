@@ -27,6 +27,7 @@ from griffin_core_jax.devices import settled
 from griffin_core_jax.kernels import KERNELS
 from griffin_core_jax.loss import cross_entropy_sum
 from griffin_core_jax.products import dense, einsum
+from griffin_core_jax.programs import release_programs
 from griffin_core_jax.threads import start_with_threads as set_threads
 from griffin_core_keras.engines.on_jax_mesh import local_attention, recurrent_middle
 
@@ -49,6 +50,7 @@ __all__ = [
     "platform",
     "project",
     "recurrent_middle",
+    "release_programs",
     "rg_lru",
     "rms_norm",
     "set_threads",

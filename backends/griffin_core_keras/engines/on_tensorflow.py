@@ -47,6 +47,7 @@ __all__ = [
     "platform",
     "project",
     "recurrent_middle",
+    "release_programs",
     "rg_lru",
     "rms_norm",
     "set_threads",
@@ -59,6 +60,11 @@ KERNELS_OF = "keras"
 """The backend whose kernels these are: there is no other."""
 COMPILES_SHAPES = True
 """A program is traced for every shape."""
+
+
+def release_programs() -> bool:
+    """Graphs are few, as lengths are padded, and are kept."""
+    return False
 
 
 def mean_cross_entropy(x: tf.Tensor, head: tf.Tensor, targets: tf.Tensor, soft_cap: float | None) -> tf.Tensor:

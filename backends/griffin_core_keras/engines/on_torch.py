@@ -49,6 +49,7 @@ __all__ = [
     "platform",
     "project",
     "recurrent_middle",
+    "release_programs",
     "rg_lru",
     "rms_norm",
     "set_threads",
@@ -61,6 +62,12 @@ KERNELS_OF = "torch"
 """The backend whose kernels these are."""
 COMPILES_SHAPES = False
 """Nothing is compiled: every call runs as it stands."""
+
+
+def release_programs() -> bool:
+    """Nothing is compiled, so there is nothing to drop."""
+    return False
+
 
 set_threads = torch.set_num_threads
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import ModuleType
 
+from griffin_core.protocol import release_programs
 from griffin_core.testing.cases import MODEL_CORNERS, ModelCase
 from griffin_core.testing.judging import Effort, filled, search_laws
 from griffin_core.testing.laws import decoding, gradients, states, texts
@@ -86,6 +87,7 @@ def judge_law(law: Law, name: str, module: ModuleType, effort: Effort) -> Record
         law.check(LawTrial(name, module, case, ledger))
 
     outcome = search_laws(check, law.name, MODEL_CORNERS, model_cases(), effort, effort.count(law.drawn, module))
+    release_programs(module)
     record = filled(record, outcome, ledger, time.monotonic() - begun)
     if record.status != FAILED:
         return record

@@ -22,7 +22,7 @@ from griffin_core_jax.gpu.kernels import KERNELS
 from griffin_core_jax.gpu.linear_scan import linear_scan
 from griffin_core_jax.tpu.interpret import interpreting
 
-NUMBERS = ("reference", "gradient", "documents", "padding", "cut")
+NUMBERS = ("reference", "gradient")
 """Properties that a kernel's own arithmetic can break; interpreted, each case of one takes seconds."""
 FLOATS = ("x", "log_a", "gate_x", "gate_a")
 CALL = KernelCall({"x": (1, 4, 8)}, dict.fromkeys(FLOATS, "bfloat16"), device="cuda")
