@@ -15,7 +15,7 @@ from jaxtyping import install_import_hook
 from griffin_core import env, registry
 
 # JAX reads its flags when it starts. Eight host devices, to shard over; and programs that are compiled in half the
-# time, as nearly every program of the tests runs once: `make prove` compiles as users do.
+# time, as nearly every program of the tests runs once: `make prove` compiles as users do, or says so.
 _SHARDABLE = "--xla_force_host_platform_device_count=8"
 _QUICKLY_COMPILED = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
@@ -52,6 +52,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def backend(backend_name: str) -> ModuleType:
     """Each backend under test, in turn; a named one that does not load is an error."""
     return registry.load_backend(backend_name)
+
+
+@pytest.fixture
+def compiled_in_haste() -> Iterator[None]:
+    """JAX compiles without most optimisations: for large programs that run once."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

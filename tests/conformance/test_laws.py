@@ -26,6 +26,7 @@ def test_law(backend_name: str, backend: ModuleType, law: Law) -> None:
 
 
 @pytest.mark.prove
+@pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 def test_law_thoroughly(backend_name: str, backend: ModuleType, law: Law) -> None:
     record = judge_law(law, backend_name, backend, Effort("thorough", seed=1))

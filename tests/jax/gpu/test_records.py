@@ -120,6 +120,7 @@ def test_a_model_on_a_gpu_chooses_them(
 
 
 @pytest.mark.prove
+@pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("record", KERNELS, ids=lambda record: record.op)
 def test_the_kit_judges_the_record(record: object, name: str) -> None:

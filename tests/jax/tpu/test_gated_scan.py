@@ -198,6 +198,7 @@ PART = [("v6e", name) for name in ("reference", "gradient", "documents", "cut")]
 
 
 @pytest.mark.prove
+@pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize(("chip", "name"), [*WHOLE_KIT, *PART])
 def test_the_kit_judges_the_record(chip: str, name: str) -> None:
     """Both forms of the gates: all properties for one, for the other those that its numbers can break."""

@@ -166,6 +166,7 @@ def test_supports_while_interpreted_and_on_unknown_chips(monkeypatch: pytest.Mon
 
 
 @pytest.mark.prove
+@pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize("name", [p.name for p in PROPERTIES if p.applies(SCAN) and p.needs != PACKED])
 def test_the_kit_judges_the_record(name: str) -> None:
     with interpreting("plain"):
