@@ -51,13 +51,11 @@ def test_a_killed_run_on_jax_ends_with_the_same_bits(jax_spec, jax_whole, tmp_pa
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize(
-    ("backend", "seed", "kills"), [("torch", 0, 40), ("torch", 1, 40), ("torch", 2, 40), ("jax", 0, 15)]
-)
-def test_many_kills_end_with_the_same_bits(spec, jax_spec, tmp_path, reporter, backend, seed, kills):
+@pytest.mark.parametrize(("backend", "seed"), [("torch", 0), ("torch", 1), ("torch", 2), ("jax", 0)])
+def test_many_kills_end_with_the_same_bits(spec, jax_spec, tmp_path, reporter, backend, seed):
     spec = {"torch": spec, "jax": jax_spec}[backend]
     often = replace(spec, options=replace(spec.options, steps=120), checkpoint_every=2)
     runs.start(tmp_path / "whole", often, ByteTokenizer(), reporter)
-    counts = kill_and_compare(often, tmp_path / "whole", tmp_path, kills=kills, seed=seed)
-    assert counts["kills"] == kills
-    assert counts["while_writing"] >= kills // 4
+    counts = kill_and_compare(often, tmp_path / "whole", tmp_path, kills=40, seed=seed)
+    assert counts["kills"] == 40
+    assert counts["while_writing"] >= 10

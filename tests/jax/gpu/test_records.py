@@ -127,3 +127,4 @@ def test_the_kit_judges_the_record(record: object, name: str) -> None:
     with interpreting("plain"):
         report = judge(record, backend="jax", profile="quick", properties=(name,), large=False)
     assert report.passed, str(report)
+    assert [record.property for record in report.records] == [name]

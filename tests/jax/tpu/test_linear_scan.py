@@ -172,5 +172,6 @@ def test_the_kit_judges_the_record(name: str) -> None:
     with interpreting("plain"):
         report = judge(KERNEL, backend="jax", profile="quick", properties=(name,), large=False)
     assert report.passed, str(report)
+    assert [record.property for record in report.records] == [name]
     refused = {reason for record in report.records for reason in record.refused}
     assert refused <= {"x is float16; it takes float32 and bfloat16"}
